@@ -34,14 +34,14 @@ impl Net {
         let wants: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.is_ready() && peer.prefers_compact)
+            .filter(|(_, peer)| peer.is_ready() && peer.blocks.prefers_compact)
             .map(|(id, _)| *id)
             .collect();
         for peer in wants {
             self.resolve_unknown(peer);
             if !self.has_header(peer, id) && parent.is_some_and(|parent| self.has_header(peer, parent)) {
                 self.send_compact(peer);
-                self.with(peer, |peer| peer.best_sent = Some(id));
+                self.with(peer, |peer| peer.blocks.best_sent = Some(id));
             }
         }
     }
@@ -50,13 +50,13 @@ impl Net {
     fn has_header(&self, id: PeerId, node: NodeId) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         let on_branch_of = |best: Option<NodeId>| best.is_some_and(|best| self.tree.is_ancestor(node, best));
-        on_branch_of(peer.best_known) || on_branch_of(peer.best_sent)
+        on_branch_of(peer.sync.best_known) || on_branch_of(peer.blocks.best_sent)
     }
 
     /// Sends the newest block as a compact block, in the peer's version.
     fn send_compact(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let version = peer.compact_version.unwrap_or(compact::Version::One);
+        let version = peer.blocks.compact_version.unwrap_or(compact::Version::One);
         let nonce = self.random.next();
         let Some(recent) = &mut self.recent else { return };
         let place = &mut recent.compact[usize::from(version == compact::Version::Two)];
@@ -72,12 +72,12 @@ impl Net {
     pub(super) fn queue_announcement(&mut self, node: NodeId) {
         let height = self.tree.get(node).height;
         for peer in self.peers.values_mut().filter(|peer| peer.is_ready()) {
-            let claimed = u32::try_from(peer.start_height).unwrap_or(0);
+            let claimed = u32::try_from(peer.version.start_height).unwrap_or(0);
             if height > claimed.saturating_sub(BEHIND) {
-                peer.announce.push(node);
+                peer.blocks.announce.push(node);
                 // Of more than can be told as headers only the newest counts.
-                if peer.announce.len() > MAX_ANNOUNCED + 1 {
-                    peer.announce.remove(0);
+                if peer.blocks.announce.len() > MAX_ANNOUNCED + 1 {
+                    peer.blocks.announce.remove(0);
                 }
             }
         }
@@ -86,8 +86,8 @@ impl Net {
     /// Announces the queued blocks to a peer.
     pub(super) fn announce(&mut self, id: PeerId, _now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (prefers_headers, prefers_compact) = (peer.prefers_headers, peer.prefers_compact);
-        let blocks = std::mem::take(&mut peer.announce);
+        let (prefers_headers, prefers_compact) = (peer.blocks.prefers_headers, peer.blocks.prefers_compact);
+        let blocks = std::mem::take(&mut peer.blocks.announce);
         let Some(&newest) = blocks.last() else { return };
         self.resolve_unknown(id);
         let by_header = prefers_headers || (prefers_compact && blocks.len() == 1);
@@ -97,14 +97,14 @@ impl Net {
             Some(new) if new.is_empty() => {}
             Some(new) if new.len() == 1 && prefers_compact && self.is_recent(newest) => {
                 self.send_compact(id);
-                self.with(id, |peer| peer.best_sent = Some(newest));
+                self.with(id, |peer| peer.blocks.best_sent = Some(newest));
             }
             Some(new) if prefers_headers => {
                 let headers =
                     new.iter().map(|&node| self.tree.get(node)).map(|node| (node.hash, node.header));
                 let headers = headers.collect();
                 self.send(id, Message::Headers(headers));
-                self.with(id, |peer| peer.best_sent = Some(newest));
+                self.with(id, |peer| peer.blocks.best_sent = Some(newest));
             }
             _ if !self.has_header(id, newest) => {
                 let hash = self.tree.get(newest).hash;

@@ -146,7 +146,7 @@ impl Net {
             self.mark_received(&hash, now);
         }
         if stored == Stored::Now {
-            self.with(id, |peer| peer.last_block = now);
+            self.with(id, |peer| peer.sync.last_block = now);
         }
         match refusal {
             Some(refusal) => {
@@ -181,8 +181,8 @@ impl Net {
         let Some(source) = self.take_source(id, &hash) else { return };
         if !refusal.final_ {
             self.with(id, |peer| {
-                peer.spoiled.truncate(MAX_SPOILED - 1);
-                peer.spoiled.insert(0, (hash, now));
+                peer.sync.spoiled.truncate(MAX_SPOILED - 1);
+                peer.sync.spoiled.insert(0, (hash, now));
             });
         }
         self.blame(&source, hash, refusal, now);
@@ -220,7 +220,7 @@ impl Net {
     /// Asks the peer that sent a new tip to send the next ones as compact blocks at once
     /// (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
     fn ask_high_bandwidth(&mut self, id: PeerId) {
-        if !self.peers.get(&id).is_some_and(|peer| peer.gives_compact && peer.is_ready()) {
+        if !self.peers.get(&id).is_some_and(|peer| peer.sync.gives_compact && peer.is_ready()) {
             return;
         }
         if let Some(place) = self.high_bandwidth.iter().position(|other| *other == id) {
@@ -252,7 +252,7 @@ impl Net {
             return;
         }
         // The header goes to the chain first; the rest waits for its verdict.
-        self.with(id, |peer| peer.pending_compact = Some(compact.clone()));
+        self.with(id, |peer| peer.sync.pending_compact = Some(compact.clone()));
         self.ask(Question::Headers(id, header));
     }
 
@@ -263,7 +263,7 @@ impl Net {
         headers: &[(BlockHash, Header)],
     ) -> Option<Arc<CompactBlock>> {
         let [(_, header)] = headers else { return None };
-        self.peers.get_mut(&id)?.pending_compact.take_if(|compact| compact.header == *header)
+        self.peers.get_mut(&id)?.sync.pending_compact.take_if(|compact| compact.header == *header)
     }
 
     pub(super) fn compact_header_judged(
@@ -296,7 +296,7 @@ impl Net {
             return;
         }
         if work > self.tip_work() {
-            self.with(id, |peer| peer.last_announcement = now);
+            self.with(id, |peer| peer.sync.last_announcement = now);
         }
         let in_flight_from = self.in_flight.get(&hash).map(|in_flight| in_flight.peer);
         if work <= self.tip_work() {
@@ -314,7 +314,7 @@ impl Net {
                 None => self.headers_judged(id, &[(hash, compact.header)], Some(hash), None, now),
             };
         }
-        let room = self.peers.get(&id).is_some_and(|peer| peer.in_flight.len() < MAX_IN_FLIGHT);
+        let room = self.peers.get(&id).is_some_and(|peer| peer.sync.in_flight.len() < MAX_IN_FLIGHT);
         let (pool, extra) = (self.relay.pool(), self.relay.extra.iter());
         let outcome = reconstruct((**compact).clone(), pool, extra);
         match in_flight_from {

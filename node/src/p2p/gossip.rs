@@ -27,9 +27,9 @@ const PENALTY: u64 = 2 * 60 * 60;
 impl Net {
     pub(super) fn on_addr(&mut self, id: PeerId, list: Vec<TimedAddress>, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (source, asked, count) = (peer.address.ip().into(), peer.asked_getaddr, list.len());
+        let (source, asked, count) = (peer.address.ip().into(), peer.gossip.asked_getaddr, list.len());
         if count < MAX_ADDR {
-            peer.asked_getaddr = false;
+            peer.gossip.asked_getaddr = false;
         }
         let adjusted = self.adjusted_time(now);
         for mut heard in list {
@@ -40,7 +40,7 @@ impl Net {
                 heard.time = adjusted.saturating_sub(5 * 24 * 60 * 60);
             }
             self.with(id, |peer| {
-                peer.known_addresses.insert(address_key(&heard.address));
+                peer.gossip.known.insert(address_key(&heard.address));
             });
             let fresh = heard.time + FRESH > adjusted;
             if fresh && !asked && count <= NEWS && heard.address.ip.is_routable() {
@@ -71,13 +71,13 @@ impl Net {
     fn queue_address(&mut self, id: PeerId, heard: TimedAddress) {
         let place = self.random.below(MAX_ADDR as u64) as usize;
         self.with(id, |peer| {
-            if peer.known_addresses.contains(address_key(&heard.address)) {
+            if peer.gossip.known.contains(address_key(&heard.address)) {
                 return;
             }
-            if peer.addresses.len() >= MAX_ADDR {
-                peer.addresses[place] = heard;
+            if peer.gossip.queued.len() >= MAX_ADDR {
+                peer.gossip.queued[place] = heard;
             } else {
-                peer.addresses.push(heard);
+                peer.gossip.queued.push(heard);
             }
         });
     }
@@ -85,11 +85,11 @@ impl Net {
     pub(super) fn on_getaddr(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         // Answered only to inbound peers, and once, against fingerprinting.
-        if !peer.inbound() || peer.answered_getaddr {
+        if !peer.inbound() || peer.gossip.answered_getaddr {
             return;
         }
-        peer.answered_getaddr = true;
-        peer.addresses.clear();
+        peer.gossip.answered_getaddr = true;
+        peer.gossip.queued.clear();
         let sample = self.addresses.sample(self.adjusted_time(now));
         sample.into_iter().for_each(|heard| self.queue_address(id, heard));
     }
@@ -98,7 +98,7 @@ impl Net {
     pub(super) fn advertise(&mut self, id: PeerId, seen_as: Option<SocketAddr>, now: Micros) {
         let Some(port) = self.listening else { return };
         let Some(peer) = self.peers.get(&id) else { return };
-        let seen = seen_as.or(peer.our_address).map(|seen| NetAddress { ip: seen.ip().into(), port });
+        let seen = seen_as.or(peer.version.our_address).map(|seen| NetAddress { ip: seen.ip().into(), port });
         let known = self.own.best_for(&peer.address.ip().into());
         let address = known.or(seen.filter(|_| !peer.inbound()));
         if let Some(address) = address.filter(|address| address.ip.is_routable()) {
@@ -109,17 +109,17 @@ impl Net {
 
     pub(super) fn send_addresses(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if !self.initial_download && peer.next_own_address < now {
-            peer.next_own_address = self.random.poisson(now, OWN_EVERY);
+        if !self.initial_download && peer.gossip.next_own < now {
+            peer.gossip.next_own = self.random.poisson(now, OWN_EVERY);
             self.advertise(id, None, now);
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.next_addresses >= now {
+        if peer.gossip.next >= now {
             return;
         }
-        peer.next_addresses = self.random.poisson(now, SEND_EVERY);
-        let mut list = std::mem::take(&mut peer.addresses);
-        list.retain(|heard| peer.known_addresses.insert(address_key(&heard.address)));
+        peer.gossip.next = self.random.poisson(now, SEND_EVERY);
+        let mut list = std::mem::take(&mut peer.gossip.queued);
+        list.retain(|heard| peer.gossip.known.insert(address_key(&heard.address)));
         if !list.is_empty() {
             self.send(id, Message::Addr(list));
         }

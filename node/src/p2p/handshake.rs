@@ -61,7 +61,7 @@ impl Net {
     pub(super) fn on_version(&mut self, id: PeerId, version: Version, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
         let (address, origin) = (peer.address, peer.origin);
-        if peer.version != 0 {
+        if peer.version.number != 0 {
             let reason = "Duplicate version message".to_owned();
             let reject = Reject { message: "version".to_owned(), code: DUPLICATE, reason, hash: None };
             self.send(id, Message::Reject(reject));
@@ -88,13 +88,13 @@ impl Net {
         self.send(id, Message::Verack);
         let offset = version.time.saturating_sub(self.wall(now).cast_signed());
         self.with(id, |peer| {
-            peer.version = version.version;
-            peer.services = version.services;
-            peer.user_agent = sanitized(&version.user_agent);
-            peer.start_height = version.height;
-            peer.wants_txs = version.relay;
-            peer.our_address = Some(version.receiver);
-            peer.time_offset = offset;
+            peer.version.number = version.version;
+            peer.version.services = version.services;
+            peer.version.user_agent = sanitized(&version.user_agent);
+            peer.version.start_height = version.height;
+            peer.version.wants_txs = version.relay;
+            peer.version.our_address = Some(version.receiver);
+            peer.version.time_offset = offset;
         });
         self.clocks.add(address.ip(), offset);
         if origin != Origin::Inbound {
@@ -114,7 +114,7 @@ impl Net {
             self.advertise(id, Some(seen_as), now);
         }
         self.send(id, Message::GetAddr);
-        self.with(id, |peer| peer.asked_getaddr = true);
+        self.with(id, |peer| peer.gossip.asked_getaddr = true);
         self.addresses.good(&address.into(), self.wall(now));
     }
 
@@ -124,7 +124,7 @@ impl Net {
             return;
         }
         peer.established = true;
-        let version = peer.version;
+        let version = peer.version.number;
         if version >= SENDHEADERS_VERSION {
             self.send(id, Message::SendHeaders);
         }
@@ -144,11 +144,11 @@ impl Net {
         let ours = self.compact_version();
         self.with(id, |peer| {
             // The first version that a peer offers is the one it is sent.
-            let chosen = *peer.compact_version.get_or_insert(kind);
+            let chosen = *peer.blocks.compact_version.get_or_insert(kind);
             if chosen == kind {
-                peer.prefers_compact = announce;
+                peer.blocks.prefers_compact = announce;
             }
-            peer.gives_compact |= kind == ours;
+            peer.sync.gives_compact |= kind == ours;
         });
     }
 
@@ -160,7 +160,7 @@ impl Net {
             return;
         }
         (peer.ping.wanted, peer.ping.sent) = (false, now);
-        if peer.version >= PING_NONCE_VERSION {
+        if peer.version.number >= PING_NONCE_VERSION {
             peer.ping.awaited = Some((nonce, now));
             self.send(id, Message::Ping(nonce));
         } else {
@@ -202,9 +202,9 @@ impl Net {
     /// Whether a peer can serve this chain's blocks: if segwit can activate, it must serve witnesses.
     pub(super) fn has_our_blocks(&self, id: PeerId) -> bool {
         let witnesses = self.can_have_witnesses();
-        self.peers
-            .get(&id)
-            .is_some_and(|peer| !peer.is_client() && (!witnesses || peer.services & NODE_WITNESS != 0))
+        self.peers.get(&id).is_some_and(|peer| {
+            !peer.is_client() && (!witnesses || peer.version.services & NODE_WITNESS != 0)
+        })
     }
 
     /// Whether segwit can be active. On the public networks it never is.

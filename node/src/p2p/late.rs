@@ -48,11 +48,14 @@ impl Net {
     /// a block last.
     fn another_with(&self, node: NodeId, asked: &[PeerId]) -> Option<PeerId> {
         let has = |peer: &Peer| {
-            let best = peer.best_known.filter(|&best| self.tree.is_ancestor(node, best));
-            best.is_some() && peer.is_ready() && !peer.is_client() && peer.in_flight.len() < MAX_IN_FLIGHT
+            let best = peer.sync.best_known.filter(|&best| self.tree.is_ancestor(node, best));
+            best.is_some()
+                && peer.is_ready()
+                && !peer.is_client()
+                && peer.sync.in_flight.len() < MAX_IN_FLIGHT
         };
         let others = self.peers.iter().filter(|(id, peer)| !asked.contains(id) && has(peer));
         let others = others.filter(|(id, _)| self.has_our_blocks(**id));
-        others.max_by_key(|(_, peer)| (peer.is_preferred(), peer.last_block)).map(|(id, _)| *id)
+        others.max_by_key(|(_, peer)| (peer.is_preferred(), peer.sync.last_block)).map(|(id, _)| *id)
     }
 }

@@ -225,7 +225,7 @@ impl Net {
     /// A connection ended.
     pub(crate) fn closed(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.remove(&id) else { return };
-        for hash in &peer.in_flight {
+        for hash in &peer.sync.in_flight {
             self.in_flight.remove(hash);
         }
         self.high_bandwidth.retain(|other| *other != id);
@@ -235,7 +235,7 @@ impl Net {
             self.addresses.connected(&peer.address.into(), self.wall(now));
         }
         // A peer that comes and goes with nothing in flight must not make us look for work each time.
-        if !peer.in_flight.is_empty() {
+        if !peer.sync.in_flight.is_empty() {
             self.fill_all(now);
         }
     }
@@ -251,7 +251,7 @@ impl Net {
             return self.on_version(id, *version, now);
         }
         let peer = &self.peers[&id];
-        if peer.version == 0 || (!peer.established && !matches!(message, Message::Verack)) {
+        if peer.version.number == 0 || (!peer.established && !matches!(message, Message::Verack)) {
             return self.misbehaving(id, 1, "a message before the handshake was done", now);
         }
         match message {
@@ -262,7 +262,7 @@ impl Net {
             Message::Block(hash, block) => self.on_block(id, hash, block, now),
             Message::CmpctBlock(compact, _) => self.on_compact(id, compact, now),
             Message::BlockTxn(transactions, _) => self.on_block_transactions(id, transactions, now),
-            Message::SendHeaders => self.with(id, |peer| peer.prefers_headers = true),
+            Message::SendHeaders => self.with(id, |peer| peer.blocks.prefers_headers = true),
             Message::SendCmpct { announce, version } => self.on_sendcmpct(id, announce, version),
             Message::Inv(list) => self.on_inv(id, list, now),
             Message::Tx(txid, tx) => self.on_tx(id, txid, tx),
@@ -271,7 +271,7 @@ impl Net {
             Message::GetHeaders(locator) => self.on_getheaders(id, &locator),
             Message::GetBlocks(locator) => self.on_getblocks(id, &locator),
             Message::GetBlockTxn(request) => self.on_getblocktxn(id, request, now),
-            Message::Mempool => self.with(id, |peer| peer.wants_mempool = true),
+            Message::Mempool => self.with(id, |peer| peer.txs.wants_mempool = true),
             Message::FeeFilter(rate) => self.on_fee_filter(id, rate),
             Message::Addr(list) => self.on_addr(id, list, now),
             Message::GetAddr => self.on_getaddr(id, now),
@@ -342,8 +342,12 @@ impl Net {
         if !fetch.is_empty() {
             self.ask(Question::Pool(fetch));
         }
-        let announcing: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| !peer.announce.is_empty()).map(|(id, _)| *id).collect();
+        let announcing: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.blocks.announce.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         for id in announcing {
             self.announce(id, now);
         }
@@ -375,7 +379,7 @@ impl Net {
     /// Sets whether a peer has too many unread bytes.
     pub(crate) fn set_congested(&mut self, id: PeerId, congested: bool, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.congested = congested;
+        peer.blocks.congested = congested;
         if !congested {
             self.serve(id, now);
         }
@@ -385,7 +389,7 @@ impl Net {
     pub(crate) fn malformed(&mut self, id: PeerId, command: &str, why: &str, points: u32, now: Micros) {
         let reason = "error parsing message".to_owned();
         let reject = Reject { message: command.to_owned(), code: 0x01, reason, hash: None };
-        if self.peers.get(&id).is_some_and(|peer| peer.version != 0) {
+        if self.peers.get(&id).is_some_and(|peer| peer.version.number != 0) {
             self.send(id, Message::Reject(reject));
         }
         self.misbehaving(id, points, &format!("{command}: {why}"), now);

@@ -38,26 +38,26 @@ pub(crate) enum Origin {
     Feeler,
 }
 
-/// A cache of what a peer knows: two generations of short keys; the older is dropped when the newer is full.
-#[derive(Debug)]
-pub(crate) struct Known {
+/// Transactions remembered as known to a peer: 8,000 to 16,000 keys, at most 0.3 MB.
+const KNOWN_TXS: usize = 8_000;
+/// Addresses remembered as known to a peer.
+const KNOWN_ADDRESSES: usize = 2_500;
+
+/// A cache of what a peer knows: two generations of short keys; the older is dropped when the newer is full. So it
+/// remembers at least the last `GENERATION` keys and at most twice as many.
+#[derive(Debug, Default)]
+pub(crate) struct Known<const GENERATION: usize> {
     newer: HashSet<u64>,
     older: HashSet<u64>,
-    generation: usize,
 }
 
-impl Known {
-    /// Remembers at least the last `generation` keys and at most twice as many.
-    pub(crate) fn new(generation: usize) -> Self {
-        Self { newer: HashSet::new(), older: HashSet::new(), generation }
-    }
-
+impl<const GENERATION: usize> Known<GENERATION> {
     /// Adds a key; `false` if it was present.
     pub(crate) fn insert(&mut self, key: u64) -> bool {
         if self.contains(key) {
             return false;
         }
-        if self.newer.len() >= self.generation {
+        if self.newer.len() >= GENERATION {
             self.older = std::mem::take(&mut self.newer);
         }
         self.newer.insert(key)
@@ -122,78 +122,87 @@ pub(crate) enum Wanted {
     Parts(BlockTransactionsRequest),
 }
 
-/// One peer.
+/// What its version message told.
 #[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
-    /// The name that it was added by, if any.
-    pub(crate) name: Option<String>,
-    pub(crate) origin: Origin,
-    pub(crate) connected: Micros,
-    pub(crate) last_received: Micros,
-
-    // From its version message.
-    pub(crate) version: i32,
+pub(crate) struct Version {
+    /// The protocol's version; 0 until the message has come.
+    pub(crate) number: i32,
     pub(crate) services: u64,
     pub(crate) user_agent: String,
     pub(crate) start_height: i32,
     pub(crate) wants_txs: bool,
     pub(crate) time_offset: i64,
     pub(crate) our_address: Option<SocketAddr>,
-    /// Its verack arrived: any message may be sent.
-    pub(crate) established: bool,
-    /// The nonce of our version message.
-    pub(crate) nonce: u64,
+}
 
-    pub(crate) ping: Ping,
-    pub(crate) score: u32,
-    /// It is being disconnected.
-    pub(crate) closing: bool,
+impl Default for Version {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            services: 0,
+            user_agent: String::new(),
+            start_height: -1,
+            wants_txs: false,
+            time_offset: 0,
+            our_address: None,
+        }
+    }
+}
 
-    // Headers and blocks from it.
+/// Headers and blocks from it (`sync.rs`, `blocks.rs`).
+#[derive(Debug, Default)]
+pub(crate) struct SyncState {
     pub(crate) best_known: Option<NodeId>,
     pub(crate) last_unknown: Option<BlockHash>,
     pub(crate) last_common: Option<NodeId>,
-    pub(crate) best_sent: Option<NodeId>,
     pub(crate) unconnecting: u32,
-    pub(crate) sync_started: bool,
+    pub(crate) started: bool,
     pub(crate) headers_timeout: Option<Micros>,
+    /// More headers are available but were not requested, since too many have no block yet.
+    pub(crate) more_headers: bool,
+    /// When its last full headers message arrived; `None` unless more were requested and are outstanding.
+    pub(crate) headers_coming: Option<Micros>,
     pub(crate) in_flight: VecDeque<BlockHash>,
     pub(crate) downloading_since: Micros,
     pub(crate) stalling_since: Option<Micros>,
     pub(crate) chain_sync: ChainSync,
     pub(crate) last_announcement: Micros,
     pub(crate) last_block: Micros,
-    /// More headers are available but were not requested, since too many have no block yet.
-    pub(crate) more_headers: bool,
-    /// When its last full headers message arrived; `None` unless more were requested and are outstanding.
-    pub(crate) headers_coming: Option<Micros>,
-
-    // Blocks to it.
-    pub(crate) prefers_headers: bool,
-    /// It wants new blocks unrequested as compact blocks (high-bandwidth mode).
-    pub(crate) prefers_compact: bool,
-    /// The compact block version that it understands.
-    pub(crate) compact_version: Option<compact::Version>,
     /// It sends compact blocks of the kind that we ask for.
     pub(crate) gives_compact: bool,
     /// A compact block whose header the chain is judging.
     pub(crate) pending_compact: Option<Arc<CompactBlock>>,
     /// Blocks of which it sent a bad copy, with the time; the latest ones.
     pub(crate) spoiled: Vec<(BlockHash, Micros)>,
+}
+
+/// Blocks to it (`announce.rs`, `serve.rs`).
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    pub(crate) best_sent: Option<NodeId>,
+    pub(crate) prefers_headers: bool,
+    /// It wants new blocks unrequested as compact blocks (high-bandwidth mode).
+    pub(crate) prefers_compact: bool,
+    /// The compact block version that it understands.
+    pub(crate) compact_version: Option<compact::Version>,
     pub(crate) announce: Vec<NodeId>,
     pub(crate) continue_at: Option<BlockHash>,
+    /// What it requested, transactions among it.
     pub(crate) getdata: VecDeque<Wanted>,
     /// A block is being read for it.
     pub(crate) serving: bool,
     /// It reads slowly: nothing more is produced for it now.
     pub(crate) congested: bool,
+}
 
-    // Transactions.
+/// Transactions (`relay.rs`, `tell.rs`).
+#[derive(Debug, Default)]
+pub(crate) struct Txs {
     /// Number of its transactions that the chain is judging.
     pub(crate) judging: usize,
-    pub(crate) known: Known,
-    pub(crate) relay: HashSet<Txid>,
+    pub(crate) known: Known<KNOWN_TXS>,
+    /// To be announced to it.
+    pub(crate) queued: HashSet<Txid>,
     pub(crate) next_inv: Micros,
     pub(crate) wants_mempool: bool,
     pub(crate) saw_mempool: bool,
@@ -204,21 +213,44 @@ pub(crate) struct Peer {
     /// Transactions that it announced and that have not arrived.
     pub(crate) announced: usize,
     /// When it last sent a transaction that was accepted.
-    pub(crate) last_tx: Micros,
+    pub(crate) last_accepted: Micros,
+}
 
-    // Addresses.
-    pub(crate) known_addresses: Known,
-    pub(crate) addresses: Vec<TimedAddress>,
-    pub(crate) next_addresses: Micros,
-    pub(crate) next_own_address: Micros,
+/// Addresses of other nodes (`gossip.rs`).
+#[derive(Debug, Default)]
+pub(crate) struct Gossip {
+    pub(crate) known: Known<KNOWN_ADDRESSES>,
+    /// To be sent to it.
+    pub(crate) queued: Vec<TimedAddress>,
+    pub(crate) next: Micros,
+    pub(crate) next_own: Micros,
     pub(crate) answered_getaddr: bool,
     pub(crate) asked_getaddr: bool,
 }
 
-/// Transactions remembered as known to a peer: 8,000 to 16,000 keys, at most 0.3 MB.
-const KNOWN_TXS: usize = 8_000;
-/// Addresses remembered as known to a peer.
-const KNOWN_ADDRESSES: usize = 2_500;
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The name that it was added by, if any.
+    pub(crate) name: Option<String>,
+    pub(crate) origin: Origin,
+    pub(crate) connected: Micros,
+    pub(crate) last_received: Micros,
+    /// The nonce of our version message.
+    pub(crate) nonce: u64,
+    /// Its verack arrived: any message may be sent.
+    pub(crate) established: bool,
+    pub(crate) ping: Ping,
+    pub(crate) score: u32,
+    /// It is being disconnected.
+    pub(crate) closing: bool,
+    pub(crate) version: Version,
+    pub(crate) sync: SyncState,
+    pub(crate) blocks: Blocks,
+    pub(crate) txs: Txs,
+    pub(crate) gossip: Gossip,
+}
 
 impl Peer {
     pub(crate) fn new(address: SocketAddr, origin: Origin, now: Micros, random: &mut Random) -> Self {
@@ -228,61 +260,16 @@ impl Peer {
             origin,
             connected: now,
             last_received: 0,
-            version: 0,
-            services: 0,
-            user_agent: String::new(),
-            start_height: -1,
-            wants_txs: false,
-            time_offset: 0,
-            our_address: None,
-            established: false,
             nonce: random.next(),
+            established: false,
             ping: Ping::default(),
             score: 0,
             closing: false,
-            best_known: None,
-            last_unknown: None,
-            last_common: None,
-            best_sent: None,
-            unconnecting: 0,
-            sync_started: false,
-            headers_timeout: None,
-            in_flight: VecDeque::new(),
-            downloading_since: 0,
-            stalling_since: None,
-            chain_sync: ChainSync::default(),
-            last_announcement: 0,
-            last_block: 0,
-            more_headers: false,
-            headers_coming: None,
-            prefers_headers: false,
-            prefers_compact: false,
-            compact_version: None,
-            gives_compact: false,
-            pending_compact: None,
-            spoiled: Vec::new(),
-            announce: Vec::new(),
-            continue_at: None,
-            getdata: VecDeque::new(),
-            serving: false,
-            congested: false,
-            judging: 0,
-            known: Known::new(KNOWN_TXS),
-            relay: HashSet::new(),
-            next_inv: 0,
-            wants_mempool: false,
-            saw_mempool: false,
-            fee_filter: 0,
-            sent_fee_filter: 0,
-            next_fee_filter: 0,
-            announced: 0,
-            last_tx: 0,
-            known_addresses: Known::new(KNOWN_ADDRESSES),
-            addresses: Vec::new(),
-            next_addresses: 0,
-            next_own_address: 0,
-            answered_getaddr: false,
-            asked_getaddr: false,
+            version: Version::default(),
+            sync: SyncState::default(),
+            blocks: Blocks::default(),
+            txs: Txs::default(),
+            gossip: Gossip::default(),
         }
     }
 
@@ -292,11 +279,11 @@ impl Peer {
 
     /// It does not serve the whole chain (`fClient`).
     pub(crate) fn is_client(&self) -> bool {
-        self.services & NODE_NETWORK == 0
+        self.version.services & NODE_NETWORK == 0
     }
 
     pub(crate) fn gives_witness(&self) -> bool {
-        self.services & NODE_WITNESS != 0
+        self.version.services & NODE_WITNESS != 0
     }
 
     /// It is preferred for requesting blocks and headers (`fPreferredDownload`).
@@ -319,7 +306,7 @@ impl Peer {
 
     /// Whether it sent a bad copy of a block at or after `since`.
     pub(crate) fn has_spoiled(&self, hash: &BlockHash, since: Micros) -> bool {
-        self.spoiled.iter().any(|(other, at)| other == hash && *at >= since)
+        self.sync.spoiled.iter().any(|(other, at)| other == hash && *at >= since)
     }
 
     /// Whether messages can be sent to it.
@@ -334,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_memory_keeps_the_newest_and_stays_bounded() {
-        let mut known = Known::new(100);
+        let mut known = Known::<100>::default();
         for key in 0..10_000 {
             assert!(known.insert(key));
             assert!(!known.insert(key));

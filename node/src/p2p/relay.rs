@@ -69,7 +69,7 @@ pub(crate) struct Relay {
     requests: HashMap<Txid, Request>,
     /// Under validation by the chain; not submitted again.
     judging: HashSet<Wtxid>,
-    pub(crate) rejected: Known,
+    pub(crate) rejected: Known<REJECTED>,
     pub(crate) orphans: Orphans,
     pub(crate) extra: ExtraTransactions,
     /// New in the mempool, to be fetched from it.
@@ -88,7 +88,7 @@ impl Default for Relay {
             expiry: VecDeque::new(),
             requests: HashMap::new(),
             judging: HashSet::new(),
-            rejected: Known::new(REJECTED),
+            rejected: Known::default(),
             orphans: Orphans::default(),
             extra: ExtraTransactions::default(),
             fetch: Vec::new(),
@@ -198,7 +198,7 @@ impl Net {
                 TX => {
                     let txid = inv.txid();
                     self.with(id, |peer| {
-                        peer.known.insert(txid_key(&txid));
+                        peer.txs.known.insert(txid_key(&txid));
                     });
                     if !self.initial_download && !self.relay.has(&txid) && self.want(id, txid, now) {
                         asked.push(Inv::tx(TX | self.witness_flag(id), &txid));
@@ -222,8 +222,8 @@ impl Net {
     /// Notes that a peer has a wanted transaction; returns whether to request it from this peer now.
     fn want(&mut self, id: PeerId, txid: Txid, now: Micros) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
-        let room = self.relay.requests.len() < MAX_REQUESTS || peer.announced < FAIR_SHARE;
-        if peer.announced >= MAX_ANNOUNCED {
+        let room = self.relay.requests.len() < MAX_REQUESTS || peer.txs.announced < FAIR_SHARE;
+        if peer.txs.announced >= MAX_ANNOUNCED {
             return false;
         }
         match self.relay.requests.get_mut(&txid) {
@@ -232,14 +232,14 @@ impl Net {
                     request.others.contains(&id) || request.asked.is_some_and(|(asked, _)| asked == id);
                 if !known && request.others.len() < MAX_OTHERS {
                     request.others.push_back(id);
-                    peer.announced += 1;
+                    peer.txs.announced += 1;
                 }
                 false
             }
             None if room => {
                 let request = Request { asked: Some((id, now)), others: VecDeque::new() };
                 self.relay.requests.insert(txid, request);
-                peer.announced += 1;
+                peer.txs.announced += 1;
                 true
             }
             None => false,
@@ -250,7 +250,7 @@ impl Net {
     fn settle(&mut self, txid: &Txid) {
         let Some(request) = self.relay.requests.remove(txid) else { return };
         for id in request.others.into_iter().chain(request.asked.map(|(id, _)| id)) {
-            self.with(id, |peer| peer.announced = peer.announced.saturating_sub(1));
+            self.with(id, |peer| peer.txs.announced = peer.txs.announced.saturating_sub(1));
         }
     }
 
@@ -261,7 +261,7 @@ impl Net {
         let next = request.others.pop_front();
         request.asked = next.map(|id| (id, now));
         if let Some(failed) = failed {
-            self.with(failed, |peer| peer.announced = peer.announced.saturating_sub(1));
+            self.with(failed, |peer| peer.txs.announced = peer.txs.announced.saturating_sub(1));
         }
         match next {
             Some(id) => {
@@ -305,7 +305,7 @@ impl Net {
 
     pub(super) fn on_tx(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
         self.with(id, |peer| {
-            peer.known.insert(txid_key(&txid));
+            peer.txs.known.insert(txid_key(&txid));
         });
         self.settle(&txid);
         if self.relay.has(&txid) {
@@ -318,7 +318,7 @@ impl Net {
 
     /// Submits a transaction to the chain.
     fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
-        self.with(id, |peer| peer.judging += 1);
+        self.with(id, |peer| peer.txs.judging += 1);
         self.ask(Question::Tx(id, txid, tx));
     }
 
@@ -326,7 +326,7 @@ impl Net {
     /// costs its sender nothing, so the transactions of all peers take turns.
     pub(crate) fn must_wait(&self, id: PeerId, message: &Message) -> bool {
         matches!(message, Message::Tx(..))
-            && self.peers.get(&id).is_some_and(|peer| peer.judging >= MAX_JUDGING)
+            && self.peers.get(&id).is_some_and(|peer| peer.txs.judging >= MAX_JUDGING)
     }
 
     /// The mempool judged a transaction.
@@ -339,12 +339,12 @@ impl Net {
         now: Micros,
     ) {
         self.relay.judging.remove(&tx.compute_wtxid());
-        self.with(id, |peer| peer.judging = peer.judging.saturating_sub(1));
+        self.with(id, |peer| peer.txs.judging = peer.txs.judging.saturating_sub(1));
         match outcome {
             TxOutcome::Accepted => {
                 // Set on acceptance, not on arrival: refused ones may be free of charge, and peers with the newest
                 // are protected from eviction (`nLastTXTime`).
-                self.with(id, |peer| peer.last_tx = now);
+                self.with(id, |peer| peer.txs.last_accepted = now);
                 self.relay.orphans.erase(&txid);
                 self.relay.orphans.parent_arrived(&txid);
                 self.retry_orphans();
@@ -381,7 +381,7 @@ impl Net {
         let mut asked = Vec::new();
         for parent in parents {
             self.with(id, |peer| {
-                peer.known.insert(txid_key(&parent));
+                peer.txs.known.insert(txid_key(&parent));
             });
             if !self.relay.has(&parent) && self.want(id, parent, now) {
                 asked.push(Inv::tx(TX | self.witness_flag(id), &parent));

@@ -75,7 +75,7 @@ impl Net {
             nodes.iter().map(|&node| self.tree.get(node)).map(|node| (node.hash, node.header)).collect();
         // Set to what was sent, even if more was sent before, so that a new tip is announced once more.
         let last = nodes.last().copied().unwrap_or(self.tree.tip());
-        self.with(id, |peer| peer.best_sent = Some(last));
+        self.with(id, |peer| peer.blocks.best_sent = Some(last));
         self.send(id, Message::Headers(headers));
     }
 
@@ -85,7 +85,7 @@ impl Net {
         let hashes: Vec<BlockHash> =
             nodes.take_while(|hash| *hash != locator.stop).take(MAX_BLOCK_HASHES).collect();
         if hashes.len() == MAX_BLOCK_HASHES {
-            self.with(id, |peer| peer.continue_at = hashes.last().copied());
+            self.with(id, |peer| peer.blocks.continue_at = hashes.last().copied());
         }
         if !hashes.is_empty() {
             self.send(id, Message::Inv(hashes.iter().map(|hash| Inv::block(BLOCK, hash)).collect()));
@@ -94,10 +94,10 @@ impl Net {
 
     pub(super) fn on_getdata(&mut self, id: PeerId, list: Vec<Inv>, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.getdata.len() + list.len() > MAX_WAITING {
+        if peer.blocks.getdata.len() + list.len() > MAX_WAITING {
             return self.misbehaving(id, 20, "it asks for more than it takes", now);
         }
-        peer.getdata.extend(list.into_iter().map(Wanted::Inv));
+        peer.blocks.getdata.extend(list.into_iter().map(Wanted::Inv));
         self.serve(id, now);
     }
 
@@ -106,10 +106,10 @@ impl Net {
         let (mut not_found, mut given) = (Vec::new(), 0);
         while given < SEND_PAUSE {
             let Some(peer) = self.peers.get_mut(&id) else { return };
-            if peer.serving || peer.congested || peer.closing {
+            if peer.blocks.serving || peer.blocks.congested || peer.closing {
                 break;
             }
-            let inv = match peer.getdata.pop_front() {
+            let inv = match peer.blocks.getdata.pop_front() {
                 None => break,
                 Some(Wanted::Parts(request)) => {
                     self.read(id, request.block_hash, Purpose::Parts(id, request), now);
@@ -153,7 +153,7 @@ impl Net {
     }
 
     fn read(&mut self, id: PeerId, hash: BlockHash, purpose: Purpose, now: Micros) {
-        self.with(id, |peer| peer.serving = true);
+        self.with(id, |peer| peer.blocks.serving = true);
         let recent = self.recent.as_ref().filter(|recent| recent.hash == hash);
         match recent.map(|recent| recent.block.clone()) {
             Some(block) => self.give(hash, &purpose, &block, now),
@@ -162,7 +162,7 @@ impl Net {
     }
 
     fn compact_version_of(&self, id: PeerId) -> compact::Version {
-        self.peers.get(&id).and_then(|peer| peer.compact_version).unwrap_or(compact::Version::One)
+        self.peers.get(&id).and_then(|peer| peer.blocks.compact_version).unwrap_or(compact::Version::One)
     }
 
     /// Whether a block may be served: active blocks, and valid ones of recent side branches.
@@ -190,7 +190,7 @@ impl Net {
         let Some(bytes) = bytes else {
             // Pruned, or never stored: the reference does not answer either.
             debug!(peer = id.0, %hash, "a block that was asked for is not here");
-            self.with(id, |peer| peer.serving = false);
+            self.with(id, |peer| peer.blocks.serving = false);
             return self.serve(id, now);
         };
         if matches!(purpose, Purpose::Whole(_)) {
@@ -202,7 +202,7 @@ impl Net {
             Ok(block) => self.give(hash, &purpose, &Arc::new(block), now),
             Err(error) => {
                 tracing::error!(%hash, "a stored block cannot be read: {error}");
-                self.with(id, |peer| peer.serving = false);
+                self.with(id, |peer| peer.blocks.serving = false);
             }
         }
         self.serve(id, now);
@@ -230,10 +230,10 @@ impl Net {
     fn given(&mut self, id: PeerId, hash: BlockHash) {
         let tip = self.tree.get(self.tree.tip()).hash;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.serving = false;
-        if peer.continue_at == Some(hash) {
+        peer.blocks.serving = false;
+        if peer.blocks.continue_at == Some(hash) {
             // Makes an old client request the next hashes.
-            peer.continue_at = None;
+            peer.blocks.continue_at = None;
             self.send(id, Message::Inv(vec![Inv::block(BLOCK, &tip)]));
         }
     }
@@ -251,11 +251,11 @@ impl Net {
             return self.on_getdata(id, vec![Inv::block(BLOCK | witness, &hash)], now);
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let parts = peer.getdata.iter().filter(|wanted| matches!(wanted, Wanted::Parts(_))).count();
+        let parts = peer.blocks.getdata.iter().filter(|wanted| matches!(wanted, Wanted::Parts(_))).count();
         if parts >= MAX_PARTS {
             return self.misbehaving(id, 20, "it asks for more parts of blocks than it takes", now);
         }
-        peer.getdata.push_back(Wanted::Parts(request));
+        peer.blocks.getdata.push_back(Wanted::Parts(request));
         self.serve(id, now);
     }
 }

@@ -78,8 +78,8 @@ impl Net {
         let group = |peer: &Peer| super::peer::address_key(&group_address(peer));
         protect(&mut candidates, 4, |(_, peer)| std::cmp::Reverse(group(peer)));
         protect(&mut candidates, 8, |(_, peer)| peer.ping.fastest.unwrap_or(Micros::MAX));
-        protect(&mut candidates, 4, |(_, peer)| std::cmp::Reverse(peer.last_tx));
-        protect(&mut candidates, 4, |(_, peer)| std::cmp::Reverse(peer.last_block));
+        protect(&mut candidates, 4, |(_, peer)| std::cmp::Reverse(peer.txs.last_accepted));
+        protect(&mut candidates, 4, |(_, peer)| std::cmp::Reverse(peer.sync.last_block));
         let half = candidates.len() / 2;
         protect(&mut candidates, half, |(_, peer)| peer.connected);
         let mut groups: HashMap<Vec<u8>, Vec<(Micros, PeerId)>> = HashMap::new();
@@ -101,10 +101,10 @@ impl Net {
         let worst = self
             .peers
             .iter()
-            .filter(|(_, peer)| established(peer) && !peer.chain_sync.protected)
-            .min_by_key(|(id, peer)| (peer.last_announcement, std::cmp::Reverse(**id)));
+            .filter(|(_, peer)| established(peer) && !peer.sync.chain_sync.protected)
+            .min_by_key(|(id, peer)| (peer.sync.last_announcement, std::cmp::Reverse(**id)));
         let Some((&id, peer)) = worst else { return };
-        if peer.connected + MIN_CONNECTED < now && peer.in_flight.is_empty() {
+        if peer.connected + MIN_CONNECTED < now && peer.sync.in_flight.is_empty() {
             self.close(id, "another peer is of more use");
         }
     }

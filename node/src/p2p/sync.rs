@@ -46,12 +46,12 @@ impl Net {
     /// Starts requesting headers from a peer, if it is due.
     pub(super) fn start_sync(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.sync_started || !peer.is_ready() || peer.is_client() {
+        if peer.sync.started || !peer.is_ready() || peer.is_client() {
             return;
         }
         let best = self.tree.get(self.tree.best());
         let age = self.adjusted_time(now).saturating_sub(u64::from(best.header.time));
-        let others = self.peers.values().any(|peer| peer.sync_started);
+        let others = self.peers.values().any(|peer| peer.sync.started);
         if age >= NEAR_TODAY && (others || !self.may_fetch(id)) {
             return;
         }
@@ -59,8 +59,8 @@ impl Net {
         // Start at the parent, so that the answer is never empty and shows what the peer has.
         let from = best.parent.unwrap_or(self.tree.best());
         self.with(id, |peer| {
-            peer.sync_started = true;
-            peer.headers_timeout = Some(now + HEADERS_TIME + expected * 1_000);
+            peer.sync.started = true;
+            peer.sync.headers_timeout = Some(now + HEADERS_TIME + expected * 1_000);
         });
         debug!(peer = id.0, "asking for headers from height {}", self.tree.get(from).height);
         self.ask_headers(id, from);
@@ -80,7 +80,7 @@ impl Net {
     pub(super) fn on_headers(&mut self, id: PeerId, headers: Vec<(BlockHash, Header)>, now: Micros) {
         let (Some((_, first)), Some((last, _))) = (headers.first(), headers.last()) else {
             // An empty message: the peer has no more headers.
-            self.with(id, |peer| peer.headers_coming = None);
+            self.with(id, |peer| peer.sync.headers_coming = None);
             return self.fill(id, now);
         };
         let last = *last;
@@ -96,7 +96,7 @@ impl Net {
             return self.headers_judged(id, &headers, Some(last), None, now);
         }
         if self.too_far_ahead(first) {
-            return self.with(id, |peer| peer.more_headers = true);
+            return self.with(id, |peer| peer.sync.more_headers = true);
         }
         if !self.too_many_weak(id, &headers, now) {
             self.ask(Question::Headers(id, headers));
@@ -114,8 +114,8 @@ impl Net {
         self.ask_headers(id, self.tree.best());
         self.block_announced(id, last);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.unconnecting += 1;
-        if peer.unconnecting.is_multiple_of(MAX_UNCONNECTING) {
+        peer.sync.unconnecting += 1;
+        if peer.sync.unconnecting.is_multiple_of(MAX_UNCONNECTING) {
             self.misbehaving(id, 20, "ten announcements in a row that do not connect", now);
         }
     }
@@ -147,19 +147,19 @@ impl Net {
         }
         let Some(last) = last.and_then(|hash| self.tree.find(&hash)) else { return };
         let height = |node: NodeId| self.tree.get(node).height;
-        let known = self.peers.get(&id).and_then(|peer| peer.best_known).map(height);
+        let known = self.peers.get(&id).and_then(|peer| peer.sync.best_known).map(height);
         let further = known.is_none_or(|known| height(last) > known);
         self.block_announced(id, self.tree.get(last).hash);
         let better = self.work(last) > self.tip_work();
         self.with(id, |peer| {
-            peer.unconnecting = 0;
+            peer.sync.unconnecting = 0;
             if new > 0 && better {
-                peer.last_announcement = now;
+                peer.sync.last_announcement = now;
             }
         });
         let full = headers.len() == MAX_HEADERS;
         // Headers that were known already do not count as progress.
-        self.with(id, |peer| peer.headers_coming = (full && further).then_some(now));
+        self.with(id, |peer| peer.sync.headers_coming = (full && further).then_some(now));
         if full {
             self.ask_more_headers(id, last);
         }
@@ -182,8 +182,8 @@ impl Net {
     fn ask_more_headers(&mut self, id: PeerId, last: NodeId) {
         if self.too_far_ahead(&self.tree.get(last).header) {
             return self.with(id, |peer| {
-                peer.more_headers = true;
-                peer.headers_coming = None;
+                peer.sync.more_headers = true;
+                peer.sync.headers_coming = None;
             });
         }
         // Requested even if all of these were known. A locator from higher up has gaps lower down: if the peer's
@@ -194,13 +194,13 @@ impl Net {
     /// Judges an outbound peer by a complete answer: too little work disconnects it, enough work protects it.
     fn judge_chain_of(&mut self, id: PeerId, more: bool) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let (Some(best), true) = (peer.best_known, peer.is_replaceable()) else { return };
+        let (Some(best), true) = (peer.sync.best_known, peer.is_replaceable()) else { return };
         if self.initial_download && !more && self.work(best) < self.minimum_work() {
             return self.close(id, "its headers have too little work");
         }
-        let protected = self.peers.values().filter(|peer| peer.chain_sync.protected).count();
+        let protected = self.peers.values().filter(|peer| peer.sync.chain_sync.protected).count();
         if protected < MAX_PROTECTED && self.work(best) >= self.tip_work() {
-            self.with(id, |peer| peer.chain_sync.protected = true);
+            self.with(id, |peer| peer.sync.chain_sync.protected = true);
         }
     }
 
@@ -209,26 +209,26 @@ impl Net {
         self.resolve_unknown(id);
         let found = self.tree.find(&hash);
         let better = found.filter(|&found| {
-            let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+            let best = self.peers.get(&id).and_then(|peer| peer.sync.best_known);
             best.is_none_or(|best| self.work(found) >= self.work(best))
         });
         self.with(id, |peer| match (found, better) {
-            (None, _) => peer.last_unknown = Some(hash),
-            (_, Some(better)) => peer.best_known = Some(better),
+            (None, _) => peer.sync.last_unknown = Some(hash),
+            (_, Some(better)) => peer.sync.best_known = Some(better),
             _ => {}
         });
     }
 
     /// Checks whether the last unknown block that a peer announced is known by now (`ProcessBlockAvailability`).
     pub(super) fn resolve_unknown(&mut self, id: PeerId) {
-        let Some(hash) = self.peers.get(&id).and_then(|peer| peer.last_unknown) else { return };
+        let Some(hash) = self.peers.get(&id).and_then(|peer| peer.sync.last_unknown) else { return };
         let Some(found) = self.tree.find(&hash) else { return };
-        let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+        let best = self.peers.get(&id).and_then(|peer| peer.sync.best_known);
         let better = best.is_none_or(|best| self.work(found) >= self.work(best));
         self.with(id, |peer| {
-            peer.last_unknown = None;
+            peer.sync.last_unknown = None;
             if better {
-                peer.best_known = Some(found);
+                peer.sync.best_known = Some(found);
             }
         });
     }
@@ -247,10 +247,11 @@ impl Net {
             // A large reorganisation: left to the download window.
             return;
         }
-        let room = self.peers.get(&id).map_or(0, |peer| MAX_IN_FLIGHT.saturating_sub(peer.in_flight.len()));
+        let room =
+            self.peers.get(&id).map_or(0, |peer| MAX_IN_FLIGHT.saturating_sub(peer.sync.in_flight.len()));
         let wanted: Vec<NodeId> = missing.into_iter().rev().take(room).collect();
         let alone = wanted.len() == 1 && self.in_flight.is_empty();
-        let gives_compact = self.peers.get(&id).is_some_and(|peer| peer.gives_compact);
+        let gives_compact = self.peers.get(&id).is_some_and(|peer| peer.sync.gives_compact);
         let parent_valid =
             self.tree.get(last).parent.is_some_and(|parent| self.tree.get(parent).status.valid);
         self.request_blocks(id, &wanted, alone && gives_compact && parent_valid, now);
@@ -287,10 +288,10 @@ impl Net {
         self.mark_received(&hash, now);
         self.in_flight.insert(hash, InFlight { peer: id, node, since: now, asked: vec![id], partial: None });
         self.with(id, |peer| {
-            if peer.in_flight.is_empty() {
-                peer.downloading_since = now;
+            if peer.sync.in_flight.is_empty() {
+                peer.sync.downloading_since = now;
             }
-            peer.in_flight.push_back(hash);
+            peer.sync.in_flight.push_back(hash);
         });
     }
 
@@ -298,11 +299,11 @@ impl Net {
     pub(super) fn mark_received(&mut self, hash: &BlockHash, now: Micros) -> bool {
         let Some(in_flight) = self.in_flight.remove(hash) else { return false };
         self.with(in_flight.peer, |peer| {
-            if peer.in_flight.front() == Some(hash) {
-                peer.downloading_since = peer.downloading_since.max(now);
+            if peer.sync.in_flight.front() == Some(hash) {
+                peer.sync.downloading_since = peer.sync.downloading_since.max(now);
             }
-            peer.in_flight.retain(|other| other != hash);
-            peer.stalling_since = None;
+            peer.sync.in_flight.retain(|other| other != hash);
+            peer.sync.stalling_since = None;
         });
         true
     }
@@ -316,7 +317,7 @@ impl Net {
     pub(super) fn fill(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
         // Half the limit keeps the connection busy and saves a walk per block.
-        let in_flight = peer.in_flight.len();
+        let in_flight = peer.sync.in_flight.len();
         if !peer.is_ready() || peer.is_client() || in_flight > MAX_IN_FLIGHT / 2 {
             return;
         }
@@ -327,7 +328,7 @@ impl Net {
         self.request_blocks(id, &wanted, false, now);
         if let (Some(staller), true, 0) = (staller, wanted.is_empty(), in_flight) {
             self.with(staller, |peer| {
-                peer.stalling_since.get_or_insert(now);
+                peer.sync.stalling_since.get_or_insert(now);
             });
         }
         self.ask_postponed_headers(id);
@@ -336,16 +337,16 @@ impl Net {
     /// Whether a peer is still sending headers. Requesting blocks meanwhile would delay them several times over;
     /// the reference allows that.
     fn gives_headers(&self, id: PeerId, now: Micros) -> bool {
-        let last = self.peers.get(&id).and_then(|peer| peer.headers_coming);
+        let last = self.peers.get(&id).and_then(|peer| peer.sync.headers_coming);
         last.is_some_and(|last| now < last + HEADERS_PAUSE)
     }
 
     /// Requests headers that were too far ahead once the blocks have caught up.
     fn ask_postponed_headers(&mut self, id: PeerId) {
         let best = self.tree.best();
-        let postponed = self.peers.get(&id).is_some_and(|peer| peer.more_headers);
+        let postponed = self.peers.get(&id).is_some_and(|peer| peer.sync.more_headers);
         if postponed && !self.too_far_ahead(&self.tree.get(best).header) {
-            self.with(id, |peer| peer.more_headers = false);
+            self.with(id, |peer| peer.sync.more_headers = false);
             self.ask_headers(id, best);
         }
     }
@@ -355,7 +356,7 @@ impl Net {
     fn next_blocks(&mut self, id: PeerId, count: usize, now: Micros) -> (Vec<NodeId>, Option<PeerId>) {
         self.resolve_unknown(id);
         let mut wanted = Vec::new();
-        let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+        let best = self.peers.get(&id).and_then(|peer| peer.sync.best_known);
         let Some(best) =
             best.filter(|&best| self.work(best) >= self.tip_work() && self.work(best) >= self.minimum_work())
         else {
@@ -396,13 +397,13 @@ impl Net {
                 }
             }
         }
-        self.with(id, |peer| peer.last_common = Some(common));
+        self.with(id, |peer| peer.sync.last_common = Some(common));
         (wanted, staller)
     }
 
     /// The last block known to be common.
     fn common_with(&self, id: PeerId, best: NodeId) -> NodeId {
-        let known = self.peers.get(&id).and_then(|peer| peer.last_common);
+        let known = self.peers.get(&id).and_then(|peer| peer.sync.last_common);
         let known = known.unwrap_or_else(|| {
             let height = self.tree.get(best).height.min(self.tree.get(self.tree.tip()).height);
             self.tree.active_at(height).expect("at most the tip's height")
@@ -425,14 +426,15 @@ impl Net {
     /// Disconnects peers that stall headers or blocks, or whose chain stays behind.
     pub(super) fn check_sync(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.stalling_since.is_some_and(|since| since + STALLING_TIME < now) {
+        if peer.sync.stalling_since.is_some_and(|since| since + STALLING_TIME < now) {
             return self.close(id, "it holds up the download of blocks");
         }
-        if let Some(front) = peer.in_flight.front() {
-            let others = self.peers.values().filter(|other| !other.in_flight.is_empty()).count() as u64 - 1;
+        if let Some(front) = peer.sync.in_flight.front() {
+            let others =
+                self.peers.values().filter(|other| !other.sync.in_flight.is_empty()).count() as u64 - 1;
             // One block interval, plus half of one for each other peer that shares the bandwidth.
             let spacing = u64::from(self.params.pow.target_spacing) * SECOND;
-            if now > peer.downloading_since + spacing + spacing / 2 * others {
+            if now > peer.sync.downloading_since + spacing + spacing / 2 * others {
                 let why = format!("block {front} did not come in time");
                 return self.close(id, &why);
             }
@@ -442,12 +444,12 @@ impl Net {
     }
 
     fn check_headers_time(&mut self, id: PeerId, now: Micros) {
-        let Some(timeout) = self.peers.get(&id).and_then(|peer| peer.headers_timeout) else { return };
+        let Some(timeout) = self.peers.get(&id).and_then(|peer| peer.sync.headers_timeout) else { return };
         let best = u64::from(self.tree.get(self.tree.best()).header.time);
         if best + NEAR_TODAY > self.adjusted_time(now) {
-            return self.with(id, |peer| peer.headers_timeout = None);
+            return self.with(id, |peer| peer.sync.headers_timeout = None);
         }
-        let syncing = self.peers.values().filter(|peer| peer.sync_started).count();
+        let syncing = self.peers.values().filter(|peer| peer.sync.started).count();
         let replaceable = self.peers.iter().any(|(other, peer)| *other != id && peer.is_preferred());
         if now > timeout && syncing == 1 && replaceable {
             self.close(id, "its headers did not come in time");
@@ -458,25 +460,26 @@ impl Net {
     fn check_chain(&mut self, id: PeerId, now: Micros) {
         let (tip, tip_work) = (self.tree.tip(), self.tip_work());
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.chain_sync.protected || !peer.is_replaceable() || !peer.sync_started {
+        if peer.sync.chain_sync.protected || !peer.is_replaceable() || !peer.sync.started {
             return;
         }
-        let best = peer.best_known.map(|best| self.work(best));
+        let best = peer.sync.best_known.map(|best| self.work(best));
         let caught_up = best.is_some_and(|best| best >= tip_work);
-        let reached = peer.chain_sync.work_header.is_some_and(|mark| best >= Some(self.work(mark)));
-        let (timeout, asked) = (peer.chain_sync.timeout, peer.chain_sync.asked);
+        let reached = peer.sync.chain_sync.work_header.is_some_and(|mark| best >= Some(self.work(mark)));
+        let (timeout, asked) = (peer.sync.chain_sync.timeout, peer.sync.chain_sync.asked);
         match timeout {
-            _ if caught_up => self.with(id, |peer| peer.chain_sync = Default::default()),
+            _ if caught_up => self.with(id, |peer| peer.sync.chain_sync = Default::default()),
             None => self.set_chain_mark(id, tip, now),
             Some(_) if reached => self.set_chain_mark(id, tip, now),
             Some(timeout) if now <= timeout => {}
             Some(_) if asked => self.close(id, "its chain stays behind ours"),
             Some(_) => {
-                let mark = self.peers.get(&id).and_then(|peer| peer.chain_sync.work_header).unwrap_or(tip);
+                let mark =
+                    self.peers.get(&id).and_then(|peer| peer.sync.chain_sync.work_header).unwrap_or(tip);
                 self.ask_headers(id, self.tree.get(mark).parent.unwrap_or(mark));
                 self.with(id, |peer| {
-                    peer.chain_sync.asked = true;
-                    peer.chain_sync.timeout = Some(now + CHAIN_SYNC_ANSWER);
+                    peer.sync.chain_sync.asked = true;
+                    peer.sync.chain_sync.timeout = Some(now + CHAIN_SYNC_ANSWER);
                 });
             }
         }
@@ -484,9 +487,9 @@ impl Net {
 
     fn set_chain_mark(&mut self, id: PeerId, mark: NodeId, now: Micros) {
         self.with(id, |peer| {
-            peer.chain_sync.timeout = Some(now + CHAIN_SYNC_TIME);
-            peer.chain_sync.work_header = Some(mark);
-            peer.chain_sync.asked = false;
+            peer.sync.chain_sync.timeout = Some(now + CHAIN_SYNC_TIME);
+            peer.sync.chain_sync.work_header = Some(mark);
+            peer.sync.chain_sync.asked = false;
         });
     }
 }

@@ -48,9 +48,9 @@ impl Own {
 
 /// Queues a waiting transaction for a peer that may not have it; [`Net::trickle`] announces it.
 fn queue(peer: &mut Peer, txid: Txid, fee_rate: u64) {
-    let wants = peer.is_ready() && peer.wants_txs && fee_rate >= peer.fee_filter;
-    if wants && !peer.known.contains(txid_key(&txid)) && peer.relay.len() < MAX_QUEUED {
-        peer.relay.insert(txid);
+    let wants = peer.is_ready() && peer.version.wants_txs && fee_rate >= peer.txs.fee_filter;
+    if wants && !peer.txs.known.contains(txid_key(&txid)) && peer.txs.queued.len() < MAX_QUEUED {
+        peer.txs.queued.insert(txid);
     }
 }
 
@@ -86,38 +86,42 @@ impl Net {
                 queue(peer, *txid, waiting.fee_rate);
             }
         }
-        peer.next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
+        peer.txs.next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
     }
 
     /// Announces transactions to a peer when its moment has come.
     pub(super) fn trickle(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if now < peer.next_inv || (peer.relay.is_empty() && !peer.wants_mempool) {
+        if now < peer.txs.next_inv || (peer.txs.queued.is_empty() && !peer.txs.wants_mempool) {
             return;
         }
         let mean = if peer.inbound() { ANNOUNCE_EVERY } else { ANNOUNCE_EVERY / 2.0 };
-        peer.next_inv = self.random.poisson(now, mean);
-        let all = std::mem::take(&mut peer.wants_mempool);
-        peer.saw_mempool |= all;
+        peer.txs.next_inv = self.random.poisson(now, mean);
+        let all = std::mem::take(&mut peer.txs.wants_mempool);
+        peer.txs.saw_mempool |= all;
         let relay = &mut self.relay;
-        let candidates: Vec<Txid> =
-            if all { relay.waiting.keys().copied().collect() } else { peer.relay.iter().copied().collect() };
+        let candidates: Vec<Txid> = if all {
+            relay.waiting.keys().copied().collect()
+        } else {
+            peer.txs.queued.iter().copied().collect()
+        };
         // In order of arrival: parents before children.
         let mut list: Vec<(u64, Txid)> = Vec::new();
         for txid in candidates {
             let waiting = relay.waiting.get(&txid);
-            match waiting.filter(|waiting| waiting.fee_rate >= peer.fee_filter) {
-                Some(_) if !all && peer.known.contains(txid_key(&txid)) => drop(peer.relay.remove(&txid)),
-                Some(waiting) => list.push((waiting.arrival, txid)),
-                None => drop(peer.relay.remove(&txid)),
+            match waiting.filter(|waiting| waiting.fee_rate >= peer.txs.fee_filter) {
+                Some(waiting) if all || !peer.txs.known.contains(txid_key(&txid)) => {
+                    list.push((waiting.arrival, txid));
+                }
+                _ => _ = peer.txs.queued.remove(&txid),
             }
         }
         list.sort_unstable();
         list.truncate(if all { MAX_INV } else { ANNOUNCE_MAX });
         let mut invs = Vec::with_capacity(list.len());
         for (_, txid) in list {
-            peer.relay.remove(&txid);
-            peer.known.insert(txid_key(&txid));
+            peer.txs.queued.remove(&txid);
+            peer.txs.known.insert(txid_key(&txid));
             relay.note_announced(&txid, now);
             invs.push(Inv::tx(TX, &txid));
         }
@@ -128,7 +132,7 @@ impl Net {
 
     /// Gives a transaction to a peer, if it was announced or the peer asked for the whole mempool; its bytes if so.
     pub(super) fn serve_tx(&mut self, id: PeerId, inv: &Inv) -> Option<usize> {
-        let all = self.peers.get(&id).is_some_and(|peer| peer.saw_mempool);
+        let all = self.peers.get(&id).is_some_and(|peer| peer.txs.saw_mempool);
         let txid = inv.txid();
         let tx = self.relay.transaction(&txid, all).cloned()?;
         // Others hear of it from this peer: a node that told every newcomer would show what began here.
@@ -141,7 +145,7 @@ impl Net {
 
     pub(super) fn on_fee_filter(&mut self, id: PeerId, rate: i64) {
         if let Some(rate) = u64::try_from(rate).ok().filter(|rate| *rate <= iop_consensus::MAX_MONEY) {
-            self.with(id, |peer| peer.fee_filter = rate);
+            self.with(id, |peer| peer.txs.fee_filter = rate);
         }
     }
 
@@ -149,12 +153,12 @@ impl Net {
     pub(super) fn send_fee_filter(&mut self, id: PeerId, now: Micros) {
         let min_fee = self.relay.min_fee;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.version < FEEFILTER_VERSION || now < peer.next_fee_filter {
+        if peer.version.number < FEEFILTER_VERSION || now < peer.txs.next_fee_filter {
             return;
         }
-        peer.next_fee_filter = self.random.poisson(now, FEE_FILTER_EVERY);
-        if peer.sent_fee_filter != min_fee {
-            peer.sent_fee_filter = min_fee;
+        peer.txs.next_fee_filter = self.random.poisson(now, FEE_FILTER_EVERY);
+        if peer.txs.sent_fee_filter != min_fee {
+            peer.txs.sent_fee_filter = min_fee;
             self.send(id, Message::FeeFilter(min_fee.cast_signed()));
         }
     }

@@ -146,22 +146,22 @@ impl Net {
         let height = |node: Option<crate::p2p::tree::NodeId>| {
             node.map_or(-1, |node| i64::from(self.tree.get(node).height))
         };
-        let heights = peer.in_flight.iter().filter_map(|hash| self.in_flight.get(hash)?.node);
+        let heights = peer.sync.in_flight.iter().filter_map(|hash| self.in_flight.get(hash)?.node);
         PeerInfo {
             id: id.0,
-            addrlocal: peer.our_address.filter(|address| !address.ip().is_unspecified()),
-            services: peer.services,
-            relaytxes: peer.wants_txs,
+            addrlocal: peer.version.our_address.filter(|address| !address.ip().is_unspecified()),
+            services: peer.version.services,
+            relaytxes: peer.version.wants_txs,
             conntime: self.wall(peer.connected),
-            timeoffset: peer.time_offset,
-            version: peer.version,
-            subver: peer.user_agent.clone(),
+            timeoffset: peer.version.time_offset,
+            version: peer.version.number,
+            subver: peer.version.user_agent.clone(),
             inbound: peer.inbound(),
             addnode: peer.origin == Origin::Manual,
-            startingheight: peer.start_height,
+            startingheight: peer.version.start_height,
             banscore: peer.score,
-            synced_headers: height(peer.best_known),
-            synced_blocks: height(peer.last_common),
+            synced_headers: height(peer.sync.best_known),
+            synced_blocks: height(peer.sync.last_common),
             inflight: heights.map(|node| self.tree.get(node).height).collect(),
             ..PeerInfo::default()
         }

@@ -278,5 +278,5 @@ fn asking_for_more_than_is_taken_costs_points_and_memory_stays() {
         stage.say(id, Message::GetData(list.clone()));
     }
     assert!(!stage.is_connected(id));
-    assert!(stage.net.peers[&id].getdata.len() <= 100_000);
+    assert!(stage.net.peers[&id].blocks.getdata.len() <= 100_000);
 }

@@ -53,6 +53,6 @@ fn compact_blocks_are_asked_for_in_the_kind_of_the_network() {
             .collect();
         assert_eq!(offered, if version == 2 { vec![2, 1] } else { vec![1] });
         stage.say(id, Message::SendCmpct { announce: false, version });
-        assert!(stage.net.peers[&id].gives_compact);
+        assert!(stage.net.peers[&id].sync.gives_compact);
     }
 }

@@ -116,11 +116,11 @@ fn a_peer_that_holds_up_the_window_is_replaced_after_two_seconds() {
     let headers = headers_on(&genesis(), 1_500, 1);
     stage.give_headers(slow, &headers);
     stage.give_headers(quick, &headers);
-    let held: Vec<_> = stage.net.peers[&slow].in_flight.iter().copied().collect();
+    let held: Vec<_> = stage.net.peers[&slow].sync.in_flight.iter().copied().collect();
     assert_eq!(held.len(), 16);
     // The fast one delivers everything requested, up to the end of the window.
     let by_hash: HashMap<BlockHash, Header> = headers.iter().copied().collect();
-    while let Some(hash) = stage.net.peers[&quick].in_flight.front().copied() {
+    while let Some(hash) = stage.net.peers[&quick].sync.in_flight.front().copied() {
         stage.give_block(quick, &by_hash[&hash]);
     }
     let here =
@@ -131,8 +131,8 @@ fn a_peer_that_holds_up_the_window_is_replaced_after_two_seconds() {
     stage.pass(2 * SECOND);
     assert!(!stage.is_connected(slow) && stage.is_connected(quick));
     stage.net.closed(slow, stage.now);
-    assert!(stage.net.peers[&quick].in_flight.iter().all(|hash| held.contains(hash)));
-    assert!(!stage.net.peers[&quick].in_flight.is_empty());
+    assert!(stage.net.peers[&quick].sync.in_flight.iter().all(|hash| held.contains(hash)));
+    assert!(!stage.net.peers[&quick].sync.in_flight.is_empty());
 }
 
 #[test]

@@ -113,9 +113,9 @@ fn only_a_transaction_that_is_taken_counts_as_the_newest_of_its_sender() {
     for (outcome, newest) in [(refused, 0), (TxOutcome::Accepted, stage.now)] {
         stage.say(id, Message::Tx(txid, tx.clone()));
         assert!(matches!(stage.actions()[..], [Action::Ask(Question::Tx(..))]));
-        assert_eq!(stage.net.peers[&id].last_tx, 0);
+        assert_eq!(stage.net.peers[&id].txs.last_accepted, 0);
         stage.net.chain_says(FromChain::Tx(id, txid, tx.clone(), outcome), stage.now);
-        assert_eq!(stage.net.peers[&id].last_tx, newest);
+        assert_eq!(stage.net.peers[&id].txs.last_accepted, newest);
         stage.actions();
     }
 }
