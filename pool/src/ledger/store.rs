@@ -20,6 +20,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, AddressKind};
+use iop_mining::open_files;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env,
     IteratorMode, Options, WriteBatch, WriteOptions,
@@ -46,6 +47,10 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 const JOURNAL_AHEAD_BYTES: u64 = 128 << 10;
 /// Files that the database keeps open: connections need file descriptors too.
 pub(crate) const MAX_OPEN_FILES: u16 = 64;
+/// Most tables that are opened all at once to read: each keeps its index in memory, some hundred KiB.
+const MOST_TO_READ: usize = 1024;
+/// Files that a program which reads a ledger needs besides its tables.
+const OTHER_FILES: u64 = 64;
 /// How often to try to open a ledger read-only while a running pool changes its files, every few seconds at most.
 const OPEN_TRIES: u32 = 50;
 /// Wait between two tries.
@@ -107,8 +112,9 @@ impl Store {
     /// It cannot be opened, was written by a newer version, or has less than was recorded as durable.
     pub fn open(datadir: &Path) -> Result<Self, LedgerError> {
         if Note::read(datadir)?.least != Durable::default() {
-            // Looked at first: what cannot be read of a damaged journal is gone when it is opened to write.
-            Self::open_to_read(datadir)?;
+            // Looked at first: what cannot be read of a damaged journal is gone when it is opened to write. No pool runs
+            // on it, so its files stay, and need not be open all at once: a year has thousands.
+            Self::read(datadir, MAX_OPEN_FILES.into())?;
         }
         let (path, folder) = place(datadir);
         let columns = COLUMNS.map(|name| ColumnFamilyDescriptor::new(name, column_options()));
@@ -124,6 +130,16 @@ impl Store {
     /// # Errors
     /// There is none, it cannot be read, was written by a newer version, or has less than was recorded as durable.
     pub fn open_to_read(datadir: &Path) -> Result<Self, LedgerError> {
+        let tables = tables(&place(datadir).0);
+        let fits = open_files::limit().is_none_or(|limit| tables as u64 + OTHER_FILES <= limit);
+        // All files at once, since the pool may merge some and delete them. Those of shares it only moves, so of a large
+        // ledger's not all need be there.
+        let files = if fits && tables <= MOST_TO_READ { -1 } else { MAX_OPEN_FILES.into() };
+        Self::read(datadir, files)
+    }
+
+    /// Opens it read-only, with at most so many files open at a time; -1 for all at once.
+    pub(super) fn read(datadir: &Path, files: i32) -> Result<Self, LedgerError> {
         let (path, folder) = place(datadir);
         let least = Note::read(datadir)?.least;
         if !path.join("CURRENT").exists() {
@@ -134,7 +150,7 @@ impl Store {
         // If a running pool flushes its journal into files meanwhile, an open that began before may miss shares.
         for _ in 0..OPEN_TRIES {
             let before = manifest(&path);
-            let opened = Self::open_files(&path, &folder);
+            let opened = Self::open_files(&path, &folder, files);
             if before.is_some() && before == manifest(&path) {
                 let store = opened?;
                 let blocks = store.db.iterator_cf(store.column("blocks"), IteratorMode::Start).count() as u64;
@@ -148,11 +164,10 @@ impl Store {
         Err(LedgerError { folder, reason: "the pool changes its files all the time, try again".into() })
     }
 
-    fn open_files(path: &Path, folder: &str) -> Result<Self, LedgerError> {
+    fn open_files(path: &Path, folder: &str, files: i32) -> Result<Self, LedgerError> {
         let columns = COLUMNS.map(|name| ColumnFamilyDescriptor::new(name, column_options()));
         let mut options = options(false);
-        // Open all files now: the pool may merge them and delete these.
-        options.set_max_open_files(-1);
+        options.set_max_open_files(files);
         let db = DB::open_cf_descriptors_read_only(&options, path, columns, false)
             .map_err(|error| wrong(folder, &error))?;
         let store = Self { db, folder: folder.to_owned() };
@@ -200,6 +215,12 @@ impl Store {
     /// Syncs everything written so far, so that it survives a power failure.
     pub(super) fn sync(&self) -> Result<(), LedgerError> {
         self.db.flush_wal(true).map_err(|error| wrong(&self.folder, &error))
+    }
+
+    /// Writes what is in memory to a table of its own, as the database otherwise does when there is enough.
+    #[cfg(test)]
+    pub(super) fn flush(&self) {
+        self.db.flush_cf(self.column("shares")).expect("a test's disk has room");
     }
 
     /// Flushes and compacts, as the database otherwise does by itself when there is enough.
@@ -444,6 +465,12 @@ fn manifest(path: &Path) -> Option<Vec<(std::ffi::OsString, u64)>> {
 
 fn wrong(folder: &str, error: &rocksdb::Error) -> LedgerError {
     LedgerError { folder: folder.to_owned(), reason: error.to_string() }
+}
+
+/// The number of tables in the folder of a database.
+fn tables(path: &Path) -> usize {
+    let is_table = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "sst");
+    std::fs::read_dir(path).map_or(0, |entries| entries.flatten().filter(is_table).count())
 }
 
 fn options(create: bool) -> Options {

@@ -495,3 +495,30 @@ fn a_ledger_can_be_read_at_any_moment_beside_a_pool_that_writes() {
     reader.join().unwrap();
     pool.close();
 }
+
+/// A share log only grows, so after some months it has more tables than a pool may have files open.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_ledger_of_many_tables_is_looked_at_with_few_of_them_open() {
+    const MOST: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    for number in 0..10 * MOST {
+        pool.share(number as u8, 1.0, 1, None);
+        pool.wait();
+        pool.ledger.store().flush();
+    }
+    pool.close();
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let names = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        let ours = names.filter(|name| name.starts_with(folder.path().canonicalize().unwrap()));
+        ours.filter(|name| name.extension().is_some_and(|kind| kind == "sst")).count()
+    };
+    let all = Store::open_to_read(folder.path()).unwrap();
+    assert!(open() > MOST, "{} tables", open());
+    drop(all);
+    let few = Store::read(folder.path(), MOST as i32).unwrap();
+    assert_eq!(few.next_share().unwrap(), 10 * MOST as u64);
+    assert!(open() <= MOST, "{} tables", open());
+}
