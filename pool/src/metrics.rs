@@ -193,7 +193,8 @@ fn nodes(registry: &mut Registry, status: &Status) {
 }
 
 fn licenses(registry: &mut Registry, licenses: &[LicenseStatus]) {
-    let (eligible, window, remaining) = (
+    let (whitelisted, eligible, window, remaining) = (
+        Family::<LicenseLabel, Gauge>::default(),
         Family::<LicenseLabel, Gauge>::default(),
         Family::<LicenseLabel, Gauge>::default(),
         Family::<LicenseLabel, Gauge>::default(),
@@ -201,12 +202,14 @@ fn licenses(registry: &mut Registry, licenses: &[LicenseStatus]) {
     for license in licenses {
         let info = &license.info;
         let label = LicenseLabel { license: info.address.clone() };
+        whitelisted.get_or_create(&label).set(i64::from(info.whitelisted));
         eligible.get_or_create(&label).set(i64::from(info.eligible_next));
         window.get_or_create(&label).set(count(info.blocks_in_window));
         if let Some(left) = info.remaining {
             remaining.get_or_create(&label).set(count(left));
         }
     }
+    registry.register("license_whitelisted", "1 for a license that the chain lets mine at all", whitelisted);
     registry.register("license_eligible", "1 for a license that may mine the next block", eligible);
     registry.register("license_blocks_in_window", "Its blocks that count in the window", window);
     registry.register("license_remaining", "Blocks left in the window, where it is capped", remaining);

@@ -10,6 +10,7 @@ pub mod announced;
 pub mod health;
 mod source;
 pub mod telling;
+mod whitelist;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -345,6 +346,7 @@ impl Follower {
         let standing = (template.parent, base);
         let new_tip = self.standing.replace(standing) != Some(standing);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
+        whitelist::tell(&self.publish.borrow().licenses, &licenses);
         let work = self.work(template, &licenses, base, new_tip);
         if old_tip.is_none() && !matches!(work, Work::Job(_)) {
             // The tip is the same but the licenses have changed; no job on this tip may make a block.
