@@ -157,11 +157,14 @@ struct Link {
     /// The chunk being sent, and how much of it is sent.
     sending: Option<(Outgoing, usize)>,
     queued: usize,
+    opened: Instant,
     /// Start of the wait for an introduction.
     begun: Instant,
     /// When it last sent a line, or was pinged for lack of work.
     heard: Instant,
     pinged: Instant,
+    /// Since when there is no work; `None` while there is some.
+    workless: Option<Instant>,
     /// Since when none of the queued bytes was taken.
     stuck: Option<Instant>,
     requests: Bucket,
@@ -181,9 +184,11 @@ impl Link {
             early: 0,
             sending: None,
             queued: 0,
+            opened: now,
             begun: now,
             heard: now,
             pinged: now,
+            workless: None,
             stuck: None,
             requests: Bucket::new(limits.requests_per_second, now.into_std()),
             unasked: Bucket::new(limits.requests_per_second, now.into_std()),
@@ -289,6 +294,7 @@ impl Link {
             self.begun = now;
         }
         self.pinged = now;
+        self.workless = if machine.has_work() { None } else { self.workless.or(Some(now)) };
         self.handle_lines(machine, false)
     }
 
@@ -369,15 +375,20 @@ impl Link {
         [stuck, silent, self.paused].into_iter().flatten().fold(self.silence(machine), Instant::min)
     }
 
-    /// The time at which it has been silent for too long or, while there is no work, at which it is pinged.
+    /// The time at which it has been silent for too long or, while there is no work, at which it is pinged or let go.
     fn silence(&self, machine: &Machine) -> Instant {
         if !machine.has_work() {
-            self.pinged + self.limits.ping
+            (self.pinged + self.limits.ping).min(self.workless_until())
         } else if machine.is_working() {
             self.heard + self.limits.idle
         } else {
             self.begun + self.limits.handshake
         }
+    }
+
+    /// Until when a machine waits for work.
+    fn workless_until(&self) -> Instant {
+        self.workless.unwrap_or(self.opened) + self.limits.workless
     }
 
     /// Does what is due.
@@ -391,6 +402,10 @@ impl Link {
             if machine.has_work() {
                 let offence = if machine.is_working() { None } else { Some(Offence::Silent) };
                 return Err(End::new("silent for too long", offence));
+            }
+            if now >= self.workless_until() {
+                machine.let_go();
+                return Err(End::new("no work for too long", None));
             }
             machine.ping();
             (self.pinged, self.heard) = (now, now);

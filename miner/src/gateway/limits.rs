@@ -18,6 +18,9 @@ pub struct Limits {
     pub write: Duration,
     /// Time between two pings to a machine while there is no work for it.
     pub ping: Duration,
+    /// Time without work after which a machine is let go. Firmware turns to its other pools when a connection ends, or
+    /// is silent; our pings and refusals are no silence.
+    pub workless: Duration,
     /// Requests a second, above zero; a second's worth may come at once. Requests beyond that are read later.
     pub requests_per_second: f64,
     /// New connections a second from one address; eight seconds' worth may come at once. It is more if an address may
@@ -32,6 +35,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60 * 60),
             write: Duration::from_secs(30),
             ping: Duration::from_secs(30),
+            workless: Duration::from_secs(120),
             requests_per_second: 1_000.0,
             new_connections: 32.0,
         }

@@ -187,6 +187,14 @@ impl Machine {
         }
     }
 
+    /// Says that its connection ends for lack of work.
+    pub fn let_go(&self) {
+        let seconds = self.limits().workless.as_secs_f32();
+        let words =
+            format!("no work for {seconds} s: machines are let go, to turn to other pools if they have any");
+        self.shared.words.say(&words);
+    }
+
     /// Handles a line, if it [may be answered](Self::may_speak).
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 mod machine;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -197,6 +197,23 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     let later = Template { ntime: EASIEST_JOB.ntime + 1, ..EASIEST_JOB };
     machine.find("patient", &later);
     later.check(&pool.read_submit());
+}
+
+/// Firmware turns to its other pools when a connection ends; pings and refusals keep it here.
+#[test]
+fn machines_are_let_go_when_there_is_no_work_for_long_and_come_back_to_the_next() {
+    let (listener, address) = listen();
+    let limits = Limits { ping: SHORT / 5, workless: SHORT, ..Limits::default() };
+    let gateway = Gateway::start(address, &GatewaySettings { limits, ..settings() });
+    let pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "first");
+    drop(pool);
+    machine.reader.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    machine.until("mining.ping");
+    let mut rest = String::new();
+    machine.reader.read_to_string(&mut rest).unwrap(); // up to the end of the connection
+    let _pool = upstream(&listener, &EASIEST_JOB);
+    assert!(Machine::start(gateway.address, "again").job.is_some());
 }
 
 #[test]
