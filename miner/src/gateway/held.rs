@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use iop_stratum::difficulty::{Difficulty, Target};
 use iop_stratum::fields::{JobId, VersionMask};
@@ -14,8 +15,11 @@ use super::limits::Memory;
 use super::prefixes::WorkHash;
 use super::served::Served;
 
-/// The most recent jobs whose shares are known: eight minutes of work at a job every half minute.
+/// The most recent jobs whose shares are known: eight minutes of work at a job every half minute. If an upstream sends
+/// more, those of the last minute are known, up to [`MOST_JOBS`].
 const MAX_JOBS: usize = 16;
+const MOST_JOBS: usize = 128;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Most shares remembered per work and connection: 2,000 a second if the work changes every 30 s.
 const MAX_SHARES_PER_WORK: usize = 65_536;
 /// Most recent version masks remembered per job: upstreams change them once, if at all.
@@ -26,6 +30,8 @@ const MAX_TERMS: usize = 4;
 pub(super) struct Held {
     pub(super) job: Arc<Served>,
     pub(super) prefix: u32,
+    /// When it was sent first.
+    at: Instant,
     /// The terms under which versions were rolled, newest first; at least one.
     terms: Vec<Terms>,
     /// Seconds by which its latest variant is later than the job itself.
@@ -162,11 +168,15 @@ impl Jobs {
         difficulty: Difficulty,
         later: u32,
     ) {
-        if self.held.len() == MAX_JOBS {
+        let is_old = |held: &Held| held.at.elapsed() > MINUTE;
+        while self.held.len() >= MAX_JOBS
+            && (self.held.len() >= MOST_JOBS || self.held.front().is_some_and(is_old))
+        {
             self.forget_oldest();
         }
         let sent = vec![Sent::new(job.id().clone(), difficulty)];
-        let mut held = Held { job: Arc::clone(&job), prefix, terms: Vec::new(), later, sent };
+        let mut held =
+            Held { job: Arc::clone(&job), prefix, at: Instant::now(), terms: Vec::new(), later, sent };
         held.renew(job, mask);
         self.held.push_back(held);
     }

@@ -37,6 +37,22 @@ fn every_refusal_has_its_code_and_is_counted() {
 }
 
 #[test]
+fn shares_of_many_jobs_count_when_they_all_came_within_a_minute() {
+    let mut stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    for _ in 0..100 {
+        stand.changed_job(8, 0, ANY_HASH, |job| Arc::make_mut(&mut job.notify).clean = false);
+        stand.tell(&mut client);
+    }
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 0, None), 0);
+    for _ in 0..100 {
+        stand.changed_job(8, 0, ANY_HASH, |job| Arc::make_mut(&mut job.notify).clean = false);
+        stand.tell(&mut client);
+    }
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, None), 21, "a flood of them is bounded");
+}
+
+#[test]
 fn a_machines_hashes_are_what_its_shares_are_worth() {
     let stand = Stand::with_job(8, 0, 1.0);
     let (mut client, told) = stand.worker();
