@@ -1,6 +1,9 @@
 //! Opens a connection to a pool, from its URL to the first job.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use iop_stratum::client::Options;
@@ -40,6 +43,30 @@ pub(super) struct Manner {
     /// Statistics from which this machine's rate is known, if given.
     pub(super) stats: Option<Arc<Stats>>,
     pub(super) board: Arc<Board>,
+    pub(super) unready: Unready,
+}
+
+/// The address of each pool, by its index, that accepted the last connection if that did not get ready: the pool's host
+/// may have others that do better.
+#[derive(Debug, Default)]
+pub(super) struct Unready(Mutex<BTreeMap<usize, SocketAddr>>);
+
+impl Unready {
+    pub(super) fn of(&self, pool: usize) -> Option<SocketAddr> {
+        self.lock().get(&pool).copied()
+    }
+
+    fn note(&self, pool: usize, address: SocketAddr) {
+        self.lock().insert(pool, address);
+    }
+
+    fn forget(&self, pool: usize) {
+        self.lock().remove(&pool);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, SocketAddr>> {
+        self.0.lock().expect("nothing panics while it holds the lock")
+    }
 }
 
 /// A pool, and the settings to use there.
@@ -82,26 +109,54 @@ impl Place {
     }
 
     async fn open_here(self) -> Result<Connection, Lost> {
-        let limit = self.manner.timing.connect;
-        let stream = match timeout(limit, self.connect()).await {
-            Err(_) => return Err(Lost::Connect(format!("no answer for {} s", limit.as_secs_f32()))),
-            Ok(stream) => stream?,
-        };
-        if !self.aside {
-            info!("{}: connected", self.url);
-        }
-        Connection::new(stream, self).ready().await
+        let (host, port) = (self.url.host.clone(), self.url.port);
+        self.open_at(async move { race::addresses(&host, port).await }).await
     }
 
-    async fn connect(&self) -> Result<Box<dyn Socket>, Lost> {
-        let PoolUrl { host, port, tls } = &self.url;
-        let stream = race::connect(host, *port).await.map_err(|error| Lost::Connect(error.to_string()))?;
+    /// Does so at one of these addresses, the host's. One that accepts the connection and is of no use is tried last
+    /// the next time.
+    pub(super) async fn open_at(
+        self,
+        addresses: impl Future<Output = io::Result<Vec<SocketAddr>>>,
+    ) -> Result<Connection, Lost> {
+        let limit = self.manner.timing.connect;
+        let (stream, address) = match timeout(limit, self.connect(addresses)).await {
+            Err(_) => return Err(Lost::Connect(format!("no answer for {} s", limit.as_secs_f32()))),
+            Ok(connected) => connected?,
+        };
+        if !self.aside {
+            match self.url.host.parse::<IpAddr>() {
+                Ok(_) => info!("{}: connected", self.url),
+                Err(_) => info!("{}: connected to {address}", self.url),
+            }
+        }
+        let (manner, number) = (Arc::clone(&self.manner), self.number);
+        let opened = Connection::new(stream, self).ready().await;
+        // One that sends us on is no worse than others of its host.
+        if matches!(opened, Ok(_) | Err(Lost::Moved { .. })) {
+            manner.unready.forget(number);
+        }
+        opened
+    }
+
+    async fn connect(
+        &self,
+        addresses: impl Future<Output = io::Result<Vec<SocketAddr>>>,
+    ) -> Result<(Box<dyn Socket>, SocketAddr), Lost> {
+        let (PoolUrl { host, tls, .. }, unready) = (&self.url, &self.manner.unready);
+        let cannot = |error: io::Error| Lost::Connect(error.to_string());
+        let addresses = addresses.await.map_err(cannot)?;
+        let connected = race::connect(addresses, unready.of(self.number)).await;
+        let (stream, address) = connected.map_err(cannot)?;
+        // Until it is ready: whatever ends this before, a time limit or another pool, counts.
+        unready.note(self.number, address);
         // Shares are a few bytes each and must not be delayed.
         stream.set_nodelay(true)?;
-        match &self.manner.tls {
-            Some(trusted) if *tls => Ok(Box::new(trusted.connect(host, stream).await.map_err(Lost::Tls)?)),
-            None if *tls => Err(Lost::Tls("this miner was started without TLS".to_owned())),
-            _ => Ok(Box::new(stream)),
-        }
+        let stream: Box<dyn Socket> = match &self.manner.tls {
+            Some(trusted) if *tls => Box::new(trusted.connect(host, stream).await.map_err(Lost::Tls)?),
+            None if *tls => return Err(Lost::Tls("this miner was started without TLS".to_owned())),
+            _ => Box::new(stream),
+        };
+        Ok((stream, address))
     }
 }

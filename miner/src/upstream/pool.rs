@@ -9,7 +9,7 @@ use iop_stratum::fields::VersionMask;
 use tracing::warn;
 
 use super::failover::Failover;
-use super::open::Manner;
+use super::open::{Manner, Unready};
 use super::{Board, Desk, PoolUrl, Timing, Tls, Upstream};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
@@ -85,7 +85,8 @@ impl Upstream for Pool {
         let (tls, follow, only_machines) = (settings.tls, settings.follow_reconnect, settings.only_machines);
         let refused = tls.as_ref().map_or(&[][..], Tls::refused);
         refused.iter().for_each(|line| warn!("--tls-ca {line}"));
-        let manner = Manner { options, timing, tls, follow, only_machines, pools, stats, board };
+        let unready = Unready::default();
+        let manner = Manner { options, timing, tls, follow, only_machines, pools, stats, board, unready };
         Failover::new(settings.urls, Arc::new(manner), desk).run().await
     }
 }

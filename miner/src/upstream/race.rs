@@ -15,12 +15,32 @@ const MAX_ADDRESSES: usize = 8;
 /// too short for a person to notice.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
-/// Resolves the host and connects to it.
+/// Resolves the host: the addresses to try, in this order.
 ///
 /// # Errors
-/// The name has no address; or if none answers, the error of the first address that failed.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    race(&in_turn(lookup_host((host, port)).await?)).await
+/// The name is not known.
+pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(in_turn(lookup_host((host, port)).await?))
+}
+
+/// Connects to one of the addresses. Those after `last`, the one that was of no use, are tried first: it would answer
+/// first again.
+///
+/// # Errors
+/// There is no address; or if none answers, the error of the first address that failed.
+pub(super) async fn connect(
+    addresses: Vec<SocketAddr>,
+    last: Option<SocketAddr>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    race(&after(addresses, last)).await
+}
+
+/// The addresses from the one after `last` on, if it is among them.
+fn after(mut addresses: Vec<SocketAddr>, last: Option<SocketAddr>) -> Vec<SocketAddr> {
+    if let Some(place) = addresses.iter().position(|address| Some(*address) == last) {
+        addresses.rotate_left(place + 1);
+    }
+    addresses
 }
 
 /// The addresses in the system's order, but alternating between families: where IPv6 is broken, it is so for all of
@@ -45,16 +65,17 @@ fn in_turn(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Tries the addresses one after another, without waiting long for any.
-async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let (mut waiting, mut running, mut failed) = (addresses.iter(), JoinSet::new(), None);
+/// Tries the addresses one after another, without waiting long for any. Returns the one that answered, too: a
+/// connection that is closed at once does not know it any more.
+async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    let (mut waiting, mut running, mut failed) = (addresses.iter().copied(), JoinSet::new(), None);
     loop {
         if let Some(address) = waiting.next() {
-            running.spawn(TcpStream::connect(*address));
+            running.spawn(async move { TcpStream::connect(address).await.map(|stream| (stream, address)) });
         }
         tokio::select! {
             ended = running.join_next() => match ended {
-                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Ok(connected))) => return Ok(connected),
                 Some(Ok(Err(error))) => drop(failed.get_or_insert(error)),
                 Some(Err(error)) => drop(failed.get_or_insert(io::Error::other(error))),
                 None => return Err(failed.unwrap_or_else(|| io::Error::other("the name has no address"))),
@@ -97,15 +118,16 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_does_not_answer_does_not_hold_up_those_after_it() {
         let ((dead, ..), (live, _listener)) = (&dead().await, live().await);
-        let stream = timeout(PATIENCE, race(&[*dead, *dead, live])).await.expect("the live one answers");
-        assert_eq!(stream.unwrap().peer_addr().unwrap(), live);
+        let connected = timeout(PATIENCE, race(&[*dead, *dead, live])).await.expect("the live one answers");
+        let (stream, address) = connected.unwrap();
+        assert_eq!((stream.peer_addr().unwrap(), address), (live, live));
     }
 
     #[tokio::test]
     async fn an_address_that_refuses_is_followed_by_the_next_and_the_first_reason_is_told() {
         let ((gone, listener), (live, _listener)) = (live().await, live().await);
         drop(listener);
-        assert_eq!(race(&[gone, live]).await.unwrap().peer_addr().unwrap(), live);
+        assert_eq!(race(&[gone, live]).await.unwrap().1, live);
         assert_eq!(race(&[gone, gone]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(race(&[]).await.unwrap_err().to_string(), "the name has no address");
     }
@@ -114,8 +136,30 @@ mod tests {
     async fn names_and_addresses_are_connected_to() {
         let (live, _listener) = live().await;
         for host in ["127.0.0.1", "localhost"] {
-            assert_eq!(connect(host, live.port()).await.unwrap().peer_addr().unwrap(), live);
+            let found = addresses(host, live.port()).await.unwrap();
+            assert_eq!(connect(found, None).await.unwrap().1, live);
         }
+    }
+
+    #[tokio::test]
+    async fn the_first_address_is_connected_to_unless_it_was_of_no_use_the_last_time() {
+        let ((one, _first), (other, _second)) = (live().await, live().await);
+        for (last, expected) in [(None, one), (Some(one), other), (Some(other), one)] {
+            assert_eq!(connect(vec![one, other], last).await.unwrap().1, expected, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn all_addresses_take_turns_from_the_one_after_the_last_on() {
+        let [one, two, three, gone] =
+            [1, 2, 3, 4].map(|number: u8| SocketAddr::from(([10, 0, 0, number], 1)));
+        let found = vec![one, two, three];
+        assert_eq!(after(found.clone(), None), [one, two, three]);
+        assert_eq!(after(found.clone(), Some(one)), [two, three, one]);
+        assert_eq!(after(found.clone(), Some(two)), [three, one, two]);
+        assert_eq!(after(found.clone(), Some(three)), [one, two, three]);
+        assert_eq!(after(found, Some(gone)), [one, two, three], "the name does not have it any more");
+        assert_eq!(after(Vec::new(), Some(one)), []);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::log::tests::Heard;
 use crate::stats::{DeviceStats, Stats};
 use crate::upstream::Timing;
 use crate::upstream::board::Board;
-use crate::upstream::open::Manner;
+use crate::upstream::open::{Manner, Unready};
 
 /// nBits that nearly every hash meets, and those of difficulty 1.
 const ANY_HASH: &str = "2100ffff";
@@ -84,9 +84,17 @@ async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -
         suggest_difficulty: None,
     };
     let board = Arc::new(Board::new([(String::new(), String::new())]));
-    let (timing, stats) = (Timing::default(), None);
-    let manner =
-        Manner { options, timing, tls: None, follow: false, only_machines: false, pools: 1, stats, board };
+    let manner = Manner {
+        options,
+        timing: Timing::default(),
+        tls: None,
+        follow: false,
+        only_machines: false,
+        pools: 1,
+        stats: None,
+        board,
+        unready: Unready::default(),
+    };
     let url = "stratum+tcp://pool:1".parse().unwrap();
     let place = Place { manner: Arc::new(manner), number: 0, url, moves: 0, aside: false };
     let mut pool = Pool(BufReader::new(theirs));

@@ -1,4 +1,4 @@
-//! The effect of user requests on connections in progress.
+//! The effect of user requests on connections in progress, and what is remembered of connections that failed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::dispatcher::Dispatcher;
+use crate::upstream::open::Unready;
 use crate::upstream::{Board, Timing};
 
 /// With pools that accept connections and send nothing.
@@ -34,6 +35,7 @@ async fn failover() -> (Failover, Arc<Board>, [TcpListener; 2]) {
         pools: 2,
         stats: None,
         board: Arc::clone(&board),
+        unready: Unready::default(),
     };
     let (_, shares) = crate::device::share_channel();
     let desk = Desk { dispatcher: Arc::new(Dispatcher::new()), shares, board: Arc::clone(&board) };
@@ -124,4 +126,52 @@ async fn a_pool_that_is_being_connected_to_is_not_connected_to_anew_for_a_wish()
     assert!(board.ask_for(1));
     assert!(failover.connect().await.is_none(), "another wish is heard");
     assert_eq!(failover.backoff.pool(), 1);
+}
+
+/// All that a pool says until a miner is ready.
+#[cfg(target_os = "linux")]
+fn ready_at_once() -> String {
+    use serde_json::json;
+
+    let (zeros, coinbase) = ("00".repeat(32), "01000000010000");
+    let params = json!(["job", zeros, coinbase, "00", [], "20000000", "1d00ffff", "65501234", true]);
+    let subscribed = json!({"id": 2, "result": [[], "f00d", 4], "error": null});
+    let authorized = json!({"id": 3, "result": true, "error": null});
+    let job = json!({"id": null, "method": "mining.notify", "params": params});
+    format!("{subscribed}\n{authorized}\n{job}\n")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_accepts_and_says_nothing_is_followed_by_the_hosts_next_one() {
+    use tokio::io::AsyncWriteExt;
+
+    let (mut failover, _board, _pools) = failover().await;
+    Arc::get_mut(&mut failover.manner).unwrap().timing.handshake = Duration::from_secs(1);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let first = silent.local_addr().unwrap();
+    let pool = TcpListener::bind(("127.0.0.2", first.port())).await.unwrap();
+    let second = pool.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = pool.accept().await.unwrap();
+        stream.write_all(ready_at_once().as_bytes()).await.unwrap();
+        stream // it stays open
+    });
+    let open =
+        |failover: &Failover| failover.place(0, true).open_at(std::future::ready(Ok(vec![first, second])));
+    assert!(matches!(open(&failover).await, Err(Lost::Handshake(_))));
+    assert_eq!((failover.manner.unready.of(0), failover.manner.unready.of(1)), (Some(first), None));
+    let connection = open(&failover).await.unwrap();
+    assert_eq!(failover.manner.unready.of(0), None, "ready: the next time they are in order again");
+    drop((connection, serving));
+}
+
+#[tokio::test]
+async fn an_address_that_was_left_for_another_pool_counts_as_one_that_failed() {
+    let (failover, _board, _pools) = failover().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let first = silent.local_addr().unwrap();
+    let opening = failover.place(1, true).open_at(std::future::ready(Ok(vec![first])));
+    assert!(timeout(Duration::from_secs(1), opening).await.is_err(), "it says nothing");
+    assert_eq!(failover.manner.unready.of(1), Some(first));
 }
