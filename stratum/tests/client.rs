@@ -73,7 +73,9 @@ fn the_handshake_goes_by_itself() {
             json!({"id": 2, "method": "mining.subscribe", "params": ["iop-miner/test"]}),
         ]
     );
+    assert!(!session.is_subscribed());
     hear(&mut session, answer(2, json!([[["mining.notify", "1"]], "0a0b0c0d", 8]))).unwrap();
+    assert!(session.is_subscribed());
     assert_eq!(
         sent(&mut session),
         [
@@ -139,6 +141,7 @@ fn an_extranonce_that_comes_before_the_answer_to_the_subscription_does_not_hold_
     let mut session = Session::new(options());
     sent(&mut session);
     hear(&mut session, call("mining.set_extranonce", json!(["ff", 8]))).unwrap();
+    assert!(!session.is_subscribed());
     assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed)));
     assert_eq!(sent(&mut session)[0]["method"], "mining.authorize");
     let Ok(Some(Event::Job(job))) = hear(&mut session, notify("1")) else { panic!("no job") };

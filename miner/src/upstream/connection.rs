@@ -217,7 +217,8 @@ impl Connection {
     fn deadline(&self) -> (Instant, Lost) {
         let timing = &self.place.manner.timing;
         if !self.session.is_authorized() {
-            return (self.opened + timing.handshake, Lost::Handshake(timing.handshake));
+            let limit = if self.session.is_subscribed() { timing.login } else { timing.handshake };
+            return (self.opened + limit, Lost::Handshake(limit));
         }
         self.watch.deadline(timing, self.place.manner.pools > 1 || self.place.aside)
     }

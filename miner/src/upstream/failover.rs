@@ -115,8 +115,8 @@ impl Failover {
         });
     }
 
-    /// Connects to the current pool, or to the next one if that is ready first; `None` if the user asks for another
-    /// pool meanwhile.
+    /// Connects to the current pool, or to one after it, each in turn, if that is ready first; `None` if the user asks
+    /// for another pool meanwhile.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let number = self.backoff.pool();
         let place = self.moved.clone().unwrap_or_else(|| self.place(number, false));
@@ -135,7 +135,12 @@ impl Failover {
                         self.overtaken(number, next);
                         return Some(Ok(ready));
                     }
-                    Err(lost) => self.still_away(next, &lost),
+                    Err(lost) => {
+                        self.still_away(next, &lost);
+                        // The current pool may take its time: the list is gone through meanwhile.
+                        let after = (next + 1) % self.urls.len();
+                        rival_from = (after != number).then(|| (after, Instant::now()));
+                    }
                 },
                 wished = self.wishes.next() => if wished != number {
                     self.set(number, Condition::Unused);

@@ -7,8 +7,11 @@ use std::time::Duration;
 pub struct Timing {
     /// From the name lookup to the open connection, TLS included.
     pub connect: Duration,
-    /// From the open connection to the pool's authorization. A pool answers in two round trips.
+    /// From the open connection to the answer to the subscription. A pool answers in one round trip.
     pub handshake: Duration,
+    /// From the open connection to the pool's authorization, once the subscription is answered: a pool that was just
+    /// started again has all its miners to log in, and may be busy with them for a while.
+    pub login: Duration,
     /// From there to the first job, if there is another pool. Pools send one at once.
     pub first_job: Duration,
     /// How long a pool has to get ready with a job before the next one is tried too, while nothing is mined.
@@ -53,6 +56,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
+            login: Duration::from_secs(60),
             first_job: Duration::from_secs(30),
             head_start: Duration::from_secs(3),
             silence: Duration::from_secs(180),

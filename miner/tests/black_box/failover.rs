@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use iop_miner::upstream::Timing;
-use iop_miner::upstream::board::Condition;
+use iop_miner::upstream::board::{Condition, Source};
 use iop_miner::upstream::pool::{Pool, PoolSettings};
 use serde_json::{Value, json};
 
@@ -129,6 +129,20 @@ fn the_next_pool_is_mined_at_while_the_first_is_slow_to_begin() {
     back.serve_until_share(&JOB);
     next.serve_aside().join().unwrap();
     assert_eq!(miner.wait_for_source(1, |_| true).condition, Condition::Unused);
+}
+
+#[test]
+fn the_third_pool_is_mined_at_while_the_first_is_slow_and_the_second_is_of_no_use() {
+    let [(first, first_address), (second, second_address), (third, third_address)] =
+        [listen(), listen(), listen()];
+    let timing = Timing { head_start: SHORT, ..TIMING };
+    let miner = Miner::start_with(&[first_address, second_address, third_address], timing);
+    let _slow = Client::accept(&first);
+    drop(Client::accept(&second));
+    Client::accept(&third).serve_until_share(&SECOND);
+    let away = |source: &Source| matches!(source.condition, Condition::Away(_));
+    miner.wait_for_source(0, away);
+    miner.wait_for_source(1, away);
 }
 
 #[test]

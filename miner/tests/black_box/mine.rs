@@ -225,6 +225,25 @@ fn a_pool_that_is_silent_before_the_hand_shake_is_left() {
 }
 
 #[test]
+fn a_pool_that_takes_its_time_to_authorise_is_waited_for_longer_but_not_for_ever() {
+    let (listener, address) = listen();
+    let timing = Timing { handshake: 2 * SHORT, login: 6 * SHORT, ..TIMING };
+    let _miner = Miner::start_with(&[address], timing);
+    let mut client = Client::accept(&listener);
+    let authorize = client.begin_handshake(&JOB).expect("the miner stays");
+    thread::sleep(3 * SHORT);
+    client.answer(&authorize, json!(true));
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    JOB.check(&client.accept_share());
+    drop(client);
+    let mut client = Client::accept(&listener);
+    client.begin_handshake(&JOB).expect("the miner stays");
+    client.wait_until_closed();
+    Client::accept(&listener);
+}
+
+#[test]
 fn a_pool_that_falls_silent_is_left_for_the_next_however_long_it_was_good() {
     let [(first, first_address), (second, second_address)] = [listen(), listen()];
     let timing = Timing { silence: SHORT, good_after: Duration::ZERO, ..TIMING };

@@ -31,6 +31,7 @@ const NEVER: Duration = Duration::from_secs(300);
 pub(crate) const TIMING: Timing = Timing {
     connect: PATIENCE,
     handshake: NEVER,
+    login: NEVER,
     first_job: NEVER,
     head_start: NEVER,
     silence: NEVER,
@@ -323,8 +324,16 @@ impl Client {
 
     /// The same for any password; returns whether the miner stayed.
     pub(crate) fn try_handshake(&mut self, job: &Template, password: &str) -> bool {
+        let Some(request) = self.begin_handshake(job) else { return false };
+        assert_eq!(request["params"], json!(["pAddress.rig", password]));
+        self.answer(&request, json!(true));
+        true
+    }
+
+    /// Answers what comes before the request to authorise the user, and returns that one; `None` if the miner has left.
+    pub(crate) fn begin_handshake(&mut self, job: &Template) -> Option<Value> {
         loop {
-            let Some(request) = self.read() else { return false };
+            let request = self.read()?;
             let result = match request["method"].as_str().unwrap() {
                 "mining.configure" if job.mask == 0 => json!({"version-rolling": false}),
                 "mining.configure" => {
@@ -333,11 +342,7 @@ impl Client {
                 "mining.subscribe" => {
                     json!([[["mining.notify", "1"]], job.extranonce1, job.extranonce2_size])
                 }
-                "mining.authorize" => {
-                    assert_eq!(request["params"], json!(["pAddress.rig", password]));
-                    self.answer(&request, json!(true));
-                    return true;
-                }
+                "mining.authorize" => return Some(request),
                 other => panic!("unexpected {other}"),
             };
             self.answer(&request, result);

@@ -93,6 +93,12 @@ impl Session {
         session
     }
 
+    /// Whether the pool has answered our subscription.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
     /// Whether the pool has authorised our user.
     #[must_use]
     pub fn is_authorized(&self) -> bool {
