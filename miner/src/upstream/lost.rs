@@ -46,8 +46,8 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// Whether the pool was reachable but useless: connecting again changes nothing, so the next pool is tried however
-    /// long the connection lasted.
+    /// Whether the pool was reachable but useless: connecting again is not likely to change that, so the next pool, if
+    /// there is one, is tried however long the connection lasted.
     pub(super) fn is_useless(&self) -> bool {
         matches!(
             self,

@@ -25,7 +25,7 @@ pub struct Timing {
     pub job_age: Duration,
     /// Time for a share to be answered. A verdict takes a pool milliseconds.
     pub answer: Duration,
-    /// How long all shares must be refused before a pool is left for another one; ten times as long if they are few.
+    /// How long all shares must be refused before a connection is given up; ten times as long if they are few.
     pub refused: Duration,
     /// Time to write one batch of lines.
     pub write: Duration,

@@ -13,7 +13,8 @@ use super::lost::Lost;
 /// this many shares in vain: at one share in ten seconds, less than three minutes.
 pub(super) const STALE_IN_A_ROW: u32 = 16;
 
-/// Consecutive refusals of any kind after which a pool is left for another one, if they took [`Timing::refused`].
+/// Consecutive refusals of any kind after which a connection is given up, if they took [`Timing::refused`]: another
+/// pool may take the shares, or the same one after a new login.
 const REFUSED_IN_A_ROW: u32 = 16;
 /// The same for machines that find few shares, if the refusals took [`FEW_LONGER`] times as long.
 const FEW_REFUSED: u32 = 4;
@@ -155,7 +156,7 @@ impl Watch {
             since(self.without_job, idle, Lost::Idle(idle)),
             since(self.newest_job.filter(|_| others), job_age, Lost::Aged(job_age)),
             since(sent, answer, Lost::Unanswered(answer)),
-            self.refused_at(timing).filter(|_| others).map(|at| (at, Lost::Refused(self.refused.0))),
+            self.refused_at(timing).map(|at| (at, Lost::Refused(self.refused.0))),
             since(self.hopeless.filter(|_| others), silence, Lost::Hopeless),
         ]
         .into_iter()
@@ -248,7 +249,8 @@ mod tests {
         judge(&mut watch, 3..6, &refused(23), at(4));
         assert_eq!(left(&watch, true, start), lost(183, "Silent"));
         judge(&mut watch, 6..100, &refused(21), at(5));
-        watch.useful(at(6));
+        watch.submitted(SubmitId(100), false, at(5));
+        watch.verdict(SubmitId(100), &Verdict::Accepted, at(6));
         assert_eq!(left(&watch, false, start), lost(185, "Idle"));
     }
 
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_refuses_everything_is_left_for_another_one_and_kept_where_there_is_none() {
+    fn a_pool_that_refuses_everything_is_left_also_where_there_is_no_other() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = Watch::new(start);
@@ -298,8 +300,9 @@ mod tests {
         watch.job(at(1599));
         assert_eq!(left(&watch, true, at(1000)), lost(600, "Refused"));
         judge(&mut watch, 5..17, &refused(23), at(1010));
-        assert_eq!(left(&watch, true, at(1000)), lost(60, "Refused"));
-        assert_eq!(left(&watch, false, at(1000)), lost(779, "Silent"));
+        for others in [true, false] {
+            assert_eq!(left(&watch, others, at(1000)), lost(60, "Refused"));
+        }
         judge(&mut watch, 17..18, &Verdict::Accepted, at(1011));
         assert_eq!(left(&watch, true, at(1000)), lost(191, "Silent"));
     }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::dispatcher::Dispatcher;
+use crate::log::tests::Heard;
 use crate::upstream::open::Unready;
 use crate::upstream::{Board, Timing};
 
@@ -72,6 +73,19 @@ async fn a_pool_that_hangs_before_one_that_closes_at_once_makes_the_waits_double
         })
         .collect();
     assert!(waits[0] < Duration::from_secs(1) && waits[11] >= Duration::from_secs(8), "{waits:?}");
+}
+
+#[tokio::test]
+async fn the_only_pool_is_connected_to_again_after_a_wait_where_it_refuses_all_shares() {
+    let log = Heard::begin();
+    let (mut failover, _board, _pools) = failover().await;
+    failover.urls.truncate(1);
+    failover.backoff = Backoff::new(failover.manner.timing, 1);
+    let waits: Vec<Duration> = (0..12).map(|_| failover.lost(&Lost::Refused(16))).collect();
+    assert!(waits[0] >= Duration::from_millis(250), "{waits:?}");
+    assert!(waits[11] >= Duration::from_secs(15), "they double where it goes on: {waits:?}");
+    assert_eq!(failover.backoff.pool(), 0);
+    assert_eq!(log.lines("every one of the last 16 shares was refused; trying again in"), 12);
 }
 
 #[tokio::test]
