@@ -46,7 +46,7 @@ fn ready() -> Session {
     let mut session = Session::new(options());
     let mask = json!({"version-rolling": true, "version-rolling.mask": "1fffe000"});
     assert_eq!(hear(&mut session, answer(1, mask)), Ok(Some(Event::VersionMask(VersionMask::SERVER))));
-    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed)));
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed(None))));
     assert_eq!(hear(&mut session, answer(3, json!(true))), Ok(Some(Event::Authorized)));
     sent(&mut session);
     session
@@ -142,11 +142,39 @@ fn an_extranonce_that_comes_before_the_answer_to_the_subscription_does_not_hold_
     sent(&mut session);
     hear(&mut session, call("mining.set_extranonce", json!(["ff", 8]))).unwrap();
     assert!(!session.is_subscribed());
-    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed)));
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed(None))));
     assert_eq!(sent(&mut session)[0]["method"], "mining.authorize");
     let Ok(Some(Event::Job(job))) = hear(&mut session, notify("1")) else { panic!("no job") };
     assert_eq!((job.extranonce1.to_string(), job.extranonce2_size), ("0a0b".into(), 4), "what came last");
     assert_eq!(hear(&mut session, answer(2, json!([[], "0c", 2]))), Ok(None), "it was answered");
+}
+
+#[test]
+fn the_newest_job_that_comes_before_the_answer_to_the_subscription_comes_with_the_answer() {
+    let mut session = Session::new(options());
+    assert_eq!(hear(&mut session, notify("1")), Ok(None));
+    hear(&mut session, call("mining.set_difficulty", json!([0.5]))).unwrap();
+    assert_eq!(hear(&mut session, notify("2")), Ok(None));
+    hear(&mut session, call("mining.set_difficulty", json!([0.25]))).unwrap();
+    let mask = json!({"version-rolling": true, "version-rolling.mask": "1fffe000"});
+    hear(&mut session, answer(1, mask)).unwrap();
+    let subscribed = hear(&mut session, answer(2, json!([[], "0a0b", 4])));
+    let Ok(Some(Event::Subscribed(Some(job)))) = &subscribed else { panic!("{subscribed:?}") };
+    assert_eq!((job.notify.job_id.as_str(), job.extranonce1.to_string()), ("2", "0a0b".into()));
+    assert_eq!((job.difficulty.get(), job.extranonce2_size), (0.5, 4), "the difficulty before it");
+    assert_eq!(job.version_mask, VersionMask::SERVER, "a mask holds for jobs before it too");
+    let Ok(Some(Event::Job(next))) = hear(&mut session, notify("3")) else { panic!("a job") };
+    assert_eq!(next.difficulty.get(), 0.25);
+}
+
+#[test]
+fn a_job_that_an_extranonce_has_made_old_does_not_come_with_the_answer_to_the_subscription() {
+    let mut session = Session::new(options());
+    assert_eq!(hear(&mut session, notify("1")), Ok(None));
+    hear(&mut session, call("mining.set_extranonce", json!(["ff", 8]))).unwrap();
+    let Ok(Some(Event::Job(job))) = hear(&mut session, notify("2")) else { panic!("a job") };
+    assert_eq!((job.notify.job_id.as_str(), job.extranonce2_size), ("2", 8));
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed(None))));
 }
 
 #[test]
@@ -251,8 +279,6 @@ fn refusals_end_the_session_with_the_pools_words() {
 
 #[test]
 fn malformed_messages_are_typed_errors() {
-    let before = Session::new(options()).handle_line(notify("1").to_string().as_bytes());
-    assert_eq!(before, Err(Error::NotSubscribed));
     for (result, what) in [
         (json!([[], "0a", 9]), "extranonce2 has 9 bytes, expected 1 to 8"),
         (json!([[], "0a", "16"]), "extranonce2 has 16 bytes, expected 1 to 8"),

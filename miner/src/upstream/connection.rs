@@ -252,14 +252,19 @@ impl Connection {
             | Event::Reconnect(_)
             | Event::ShowMessage(_)
             | Event::PassedOver(_) => {}
-            Event::Subscribed
+            Event::Subscribed(_)
             | Event::Authorized
             | Event::Difficulty(_)
             | Event::Extranonce { .. }
             | Event::VersionMask(_) => self.watch.useful(now),
         }
         match event {
-            Event::Subscribed => debug!("{}: subscribed", self.place.url),
+            Event::Subscribed(early) => {
+                debug!("{}: subscribed", self.place.url);
+                if let Some(job) = early {
+                    self.react(Event::Job(job))?;
+                }
+            }
             Event::Authorized => self.authorized(),
             Event::Job(job) => self.new_job(job),
             Event::Difficulty(difficulty) => {

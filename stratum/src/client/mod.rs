@@ -47,8 +47,9 @@ pub struct Options {
 /// What a pool sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The pool has answered the subscription: jobs may come.
-    Subscribed,
+    /// The pool has answered the subscription: jobs may come. Some pools send one before the answer: the newest of
+    /// those, which is the current one.
+    Subscribed(Option<Job>),
     /// The user may submit shares.
     Authorized,
     /// New work. If [`Notify::clean`] is set, all older work is stale.
@@ -153,9 +154,6 @@ pub enum Error {
         /// What was wrong.
         error: FieldError,
     },
-    /// A job before the subscription was answered.
-    #[error("the pool sent a job before it answered mining.subscribe")]
-    NotSubscribed,
     /// The pool refused our subscription.
     #[error("the pool refused the subscription: {0}")]
     SubscribeRefused(Box<str>),
@@ -176,7 +174,7 @@ impl Error {
                     | "client.reconnect"
                     | "client.show_message"
             ),
-            Self::NotSubscribed | Self::SubscribeRefused(_) | Self::AuthorizeRefused(_) => false,
+            Self::SubscribeRefused(_) | Self::AuthorizeRefused(_) => false,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Session {
     version_mask: VersionMask,
     /// Whether the pool has allowed version rolling at any time.
     may_have_rolled: bool,
+    /// The newest job that came before the extranonces that its coinbase needs, with the difficulty in force then.
+    early: Option<(Arc<Notify>, Difficulty)>,
     /// Whether the pool's jobs have numbers for names, which go back as such.
     numbers_jobs: bool,
     /// Lines in a row that were passed over.
@@ -75,6 +77,7 @@ impl Session {
             difficulty: Difficulty::ONE,
             version_mask: VersionMask::NONE,
             may_have_rolled: false,
+            early: None,
             numbers_jobs: false,
             passed_over: 0,
             next_submit: FIRST_SUBMIT,
@@ -218,7 +221,8 @@ impl Session {
             method,
             error: FieldError::Kind { field: "result", expected: "an array" },
         })?;
-        self.subscription = Some(subscription(&parts, 1).map_err(|error| Error::Field { method, error })?);
+        let found = subscription(&parts, 1).map_err(|error| Error::Field { method, error })?;
+        self.subscription = Some(found);
         self.subscribed = true;
         let (user, password) = (self.options.user.clone(), self.options.password.clone());
         self.ask(AUTHORIZE, "mining.authorize", [user, password]);
@@ -226,7 +230,8 @@ impl Session {
             self.ask(SUGGEST_DIFFICULTY, "mining.suggest_difficulty", [difficulty.get()]);
         }
         self.ask(EXTRANONCE_SUBSCRIBE, "mining.extranonce.subscribe", [(); 0]);
-        Ok(Event::Subscribed)
+        let early = self.early.take();
+        Ok(Event::Subscribed(early.map(|(notify, difficulty)| self.job_of(found, notify, difficulty))))
     }
 
     fn call(&mut self, id: &Id, method: &str, params: &Params<'_>) -> Result<Option<Event>, Error> {
@@ -235,7 +240,7 @@ impl Session {
             "mining.notify" => {
                 let notify = Notify::from_params(params).map_err(in_method("mining.notify"))?;
                 self.numbers_jobs = params.get(0).is_some_and(|raw| is_number(raw.get()));
-                self.job(notify).map(Some)
+                Ok(self.job(notify))
             }
             "mining.set_difficulty" => {
                 self.difficulty = difficulty(params).map_err(in_method("mining.set_difficulty"))?;
@@ -278,15 +283,20 @@ impl Session {
         });
     }
 
-    fn job(&self, notify: Notify) -> Result<Event, Error> {
-        let Subscription { extranonce1, extranonce2_size } = self.subscription.ok_or(Error::NotSubscribed)?;
-        Ok(Event::Job(Job {
-            notify: Arc::new(notify),
-            extranonce1,
-            extranonce2_size,
-            difficulty: self.difficulty,
-            version_mask: self.version_mask,
-        }))
+    /// A new job; before there are extranonces it is kept until the subscription is answered.
+    fn job(&mut self, notify: Notify) -> Option<Event> {
+        let (notify, difficulty) = (Arc::new(notify), self.difficulty);
+        let Some(subscription) = self.subscription else {
+            self.early = Some((notify, difficulty));
+            return None;
+        };
+        self.early = None; // it is older than this one
+        Some(Event::Job(self.job_of(subscription, notify, difficulty)))
+    }
+
+    fn job_of(&self, subscription: Subscription, notify: Arc<Notify>, difficulty: Difficulty) -> Job {
+        let Subscription { extranonce1, extranonce2_size } = subscription;
+        Job { notify, extranonce1, extranonce2_size, difficulty, version_mask: self.version_mask }
     }
 
     /// A mask never allows more than we asked for.

@@ -75,6 +75,19 @@ async fn rolling(id: &str, nbits: &str) -> (Connection, Pool) {
 }
 
 async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -> (Connection, Pool) {
+    let (connection, mut pool) = unready(version_mask);
+    if version_mask != VersionMask::NONE {
+        let rolls = json!({"version-rolling": true, "version-rolling.mask": version_mask.to_string()});
+        pool.send(json!({"id": 1, "result": rolls, "error": null})).await;
+    }
+    pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
+    pool.send(json!({"id": 3, "result": true, "error": null})).await;
+    pool.any_job(id, nbits, clean).await;
+    (connection.ready().await.unwrap(), pool)
+}
+
+/// A connection over which nothing was said yet, and its pool.
+fn unready(version_mask: VersionMask) -> (Connection, Pool) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let options = Options {
         user: "a.b".into(),
@@ -97,15 +110,7 @@ async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -
     };
     let url = "stratum+tcp://pool:1".parse().unwrap();
     let place = Place { manner: Arc::new(manner), number: 0, url, moves: 0, aside: false };
-    let mut pool = Pool(BufReader::new(theirs));
-    if version_mask != VersionMask::NONE {
-        let rolls = json!({"version-rolling": true, "version-rolling.mask": version_mask.to_string()});
-        pool.send(json!({"id": 1, "result": rolls, "error": null})).await;
-    }
-    pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
-    pool.send(json!({"id": 3, "result": true, "error": null})).await;
-    pool.any_job(id, nbits, clean).await;
-    (Connection::new(Box::new(ours), place).ready().await.unwrap(), pool)
+    (Connection::new(Box::new(ours), place), Pool(BufReader::new(theirs)))
 }
 
 /// Waits until the connection has received the job.
@@ -148,6 +153,19 @@ async fn a_block_of_a_job_that_was_just_replaced_goes_to_the_pool_and_other_shar
         connection.receive().await.unwrap();
     }
     assert_eq!(stale(&finder), 2);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_before_the_answer_to_the_subscription_is_worked_on() {
+    let (connection, mut pool) = unready(VersionMask::NONE);
+    pool.job("old", HARD).await;
+    pool.job("early", HARD).await;
+    pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
+    pool.send(json!({"id": 3, "result": true, "error": null})).await;
+    let mut connection = timeout(PATIENCE, connection.ready()).await.unwrap().unwrap();
+    let dispatcher = Arc::new(Dispatcher::new());
+    connection.take_over(Arc::clone(&dispatcher), Serial(5));
+    assert_eq!(at_hand(&dispatcher).0, "early");
 }
 
 #[tokio::test]
