@@ -1,6 +1,7 @@
 //! Commands that read the ledger, with or without a running pool: `audit` and `report`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use bitcoin::Block;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::chain::{Seen, block_at};
-use crate::config::{Books, Flags, LedgerFlags, NodeFlags};
+use crate::config::{Books, ConfigError, Flags, LedgerFlags, NodeFlags};
 use crate::ledger::audit::{Report, Unbooked, audit};
 use crate::ledger::book::{Facts, MATURITY, chain_of};
 use crate::ledger::live::wanted_work;
@@ -61,10 +62,11 @@ pub struct ReportFlags {
     /// Form of the report
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
-    /// Begin of the time reported on, in seconds since 1970
+    /// Begin of the time reported on, in seconds since 1970; it is part of it
     #[arg(long, value_name = "TIME", default_value_t = 0)]
     from: u64,
-    /// End of the time reported on, in seconds since 1970 [default: no end]
+    /// End of the time reported on, in seconds since 1970; it is not part of it, so the next report begins with it
+    /// [default: no end]
     #[arg(long, value_name = "TIME")]
     to: Option<u64>,
 }
@@ -73,6 +75,19 @@ impl ReportFlags {
     /// What it has in common with a pool that runs.
     pub(crate) fn common(&self) -> Flags {
         self.ledger.clone().into()
+    }
+
+    /// The time reported on. Its end is not part of it: what happens then is counted once by consecutive reports.
+    ///
+    /// # Errors
+    /// It ends before it has begun.
+    pub(crate) fn period(&self) -> Result<Range<u64>, ConfigError> {
+        match (self.from, self.to) {
+            (from, Some(to)) if from >= to => {
+                Err(ConfigError(format!("--from is {from} and --to {to}, a --from before --to expected")))
+            }
+            (from, to) => Ok(from..to.unwrap_or(u64::MAX)),
+        }
     }
 }
 
@@ -86,13 +101,13 @@ fn print_json(value: &impl Serialize) -> Result<(), RunError> {
     print(&(text + "\n"))
 }
 
-/// `iop-pool report`.
+/// `iop-pool report` on a period.
 ///
 /// # Errors
 /// The ledger cannot be read.
-pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
+pub fn run_report(books: &Books, flags: &ReportFlags, period: &Range<u64>) -> Result<(), RunError> {
     let store = open(&books.datadir, &ChainIdentity::of(&books.params))?;
-    let lines = report(&store, &books.params.prefixes, &(flags.from..=flags.to.unwrap_or(u64::MAX)));
+    let lines = report(&store, &books.params.prefixes, period);
     let lines = lines.map_err(|error| RunError(error.to_string()))?;
     match flags.format {
         Format::Csv => print(&to_csv(&lines)),

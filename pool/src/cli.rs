@@ -31,7 +31,7 @@ enum Command {
     Check(Flags),
     /// Recomputes every payout from the share log; with --node also compares them with the chain
     Audit(AuditFlags),
-    /// Prints what each member did, earned, got and is owed
+    /// Prints what each member did, earned, got and was owed over a time, and what the chapter got
     Report(ReportFlags),
 }
 
@@ -102,7 +102,10 @@ fn execute(command: Command) -> Result<(), Failure> {
             let books = load(flags.common())?.books()?;
             runtime()?.block_on(run_audit(books, &flags))?;
         }
-        Command::Report(flags) => run_report(&load(flags.common())?.books()?, &flags)?,
+        Command::Report(flags) => {
+            let period = flags.period()?;
+            run_report(&load(flags.common())?.books()?, &flags, &period)?;
+        }
     }
     Ok(())
 }

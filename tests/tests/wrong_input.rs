@@ -42,6 +42,8 @@ fn unknown_flags_and_commands_are_named() {
     for command in ["audit", "report"] {
         complains("iop-pool", &[command, "--stratum-bind", "127.0.0.1:1"], 2, &["--stratum-bind"]);
     }
+    let empty = ["report", "--from", "8", "--to", "8"];
+    complains("iop-pool", &empty, 2, &["--from is 8 and --to 8, a --from before --to expected"]);
     complains("iop-miner", &["mine", "--url", "http://x", "--user", "u"], 2, &["http://x", "stratum+tcp://"]);
     complains("iop-miner", &["bench", "--kernel", "abacus"], 2, &["abacus", "scalar"]);
 }

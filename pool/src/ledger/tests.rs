@@ -67,6 +67,7 @@ fn difficulty(value: f64) -> Difficulty {
 mod accounts;
 mod durable;
 mod model;
+mod periods;
 
 /// A pool without sockets: shares are logged, and blocks are found with the current plan.
 struct Pool {
@@ -74,13 +75,15 @@ struct Pool {
     writer: Option<Writer>,
     ticket: Arc<Ticket>,
     next: u64,
+    /// When blocks are found, in seconds since 1970.
+    clock: u64,
 }
 
 impl Pool {
     fn open(folder: &Path, rules: Rules) -> Self {
         let (ledger, writer) = Ledger::open(folder, rules, prefixes()).unwrap();
         let next = ledger.log_state().logged;
-        Self { ledger, writer: Some(writer), ticket: Arc::default(), next }
+        Self { ledger, writer: Some(writer), ticket: Arc::default(), next, clock: 5 }
     }
 
     fn close(mut self) {
@@ -122,7 +125,7 @@ impl Pool {
         let hash = BlockHash::hash(&[&self.next.to_le_bytes()[..], &height.to_le_bytes()].concat());
         let id = BlockId { height, hash };
         let user = format!("{}.rig{}", member(finder).to_base58(&prefixes()), finder % 3);
-        let finding = Finding { time: 5, license: member(100), finder: &user };
+        let finding = Finding { time: self.clock, license: member(100), finder: &user };
         let record = Arc::new(plan.record(id, finding, &prefixes()));
         self.share(finder, 1.0, height, Some(record));
         self.wait();

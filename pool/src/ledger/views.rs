@@ -57,6 +57,28 @@ fn state(book: &Book, id: &BlockId, next: u32) -> State {
     if id.height >= next { State::Pending } else { State::Orphaned }
 }
 
+/// Whom an amount goes to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A member.
+    #[default]
+    Member,
+    /// The chapter.
+    Chapter,
+}
+
+impl Role {
+    /// The name in JSON and CSV.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Chapter => "chapter",
+        }
+    }
+}
+
 /// An output of a coinbase to an address.
 #[derive(Debug, Serialize)]
 pub struct Output {
