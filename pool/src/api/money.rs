@@ -1,13 +1,17 @@
 //! `/api/v1/payouts` and `/api/v1/shares`: the ledger, as JSON or CSV.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
 use iop_consensus::address::Address;
-use serde::Serialize;
+use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{Api, refuse};
@@ -44,57 +48,102 @@ fn unreadable(trouble: &LedgerError) -> Response {
     refuse(StatusCode::INTERNAL_SERVER_ERROR, "the ledger cannot be read, see the log")
 }
 
-fn csv(name: &str, text: String) -> Response {
+fn csv(name: &str, text: impl Into<Body>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
         (CACHE_CONTROL, "no-store".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}.csv\"")),
     ];
-    (headers, text).into_response()
+    (headers, text.into()).into_response()
 }
 
-/// Answers in JSON, or in CSV if requested.
-fn answer<T: Serialize>(
-    made: Result<T, LedgerError>,
-    query: &Query,
-    name: &str,
-    to_csv: impl Fn(&T) -> String,
-) -> Response {
-    match made {
-        Ok(value) if query.csv => csv(name, to_csv(&value)),
-        Ok(value) => super::json(&value),
-        Err(trouble) => unreadable(&trouble),
+/// A text that is made while it is sent: its first part, then those that come. An error cuts it off, so that nobody takes
+/// a piece for the whole.
+struct Parts {
+    first: Option<String>,
+    rest: mpsc::Receiver<Result<String, LedgerError>>,
+}
+
+impl hyper::body::Body for Parts {
+    type Data = Bytes;
+    type Error = LedgerError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, LedgerError>>> {
+        let frame = |part: String| Frame::data(Bytes::from(part));
+        if let Some(part) = self.first.take() {
+            return Poll::Ready(Some(Ok(frame(part))));
+        }
+        let log =
+            |trouble: &LedgerError| error!("an answer is cut off, the ledger cannot be read: {trouble}");
+        self.rest.poll_recv(context).map(|part| part.map(|part| part.map(frame).inspect_err(log)))
     }
+}
+
+/// All blocks as CSV. They are read on a thread of its own, not much faster than the client takes them.
+async fn all_blocks(api: &Api) -> Response {
+    let (ledger, (next_height, _)) = (Arc::clone(&api.shared.ledger), next_block(api));
+    let (parts, mut rest) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        // Who has gone away takes no more.
+        let done = ledger.payouts_csv(next_height, |part| parts.blocking_send(Ok(part)).is_ok());
+        if let Err(trouble) = done {
+            let _ = parts.blocking_send(Err(trouble)); // in vain if the client has gone away too
+        }
+    });
+    let first = rest.recv().await;
+    match first {
+        Some(Ok(first)) => csv("payouts", Body::new(Parts { first: Some(first), rest })),
+        Some(Err(trouble)) => unreadable(&trouble),
+        None => broken(),
+    }
+}
+
+fn broken() -> Response {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
 }
 
 /// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it runs on a thread of its own.
 pub(super) async fn payouts(State(api): State<Arc<Api>>, RawQuery(text): RawQuery) -> Response {
-    let read = tokio::task::spawn_blocking(move || respond(&api, text.as_deref().unwrap_or_default()));
-    read.await.unwrap_or_else(|_| refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
-}
-
-fn respond(api: &Api, text: &str) -> Response {
-    let query = match Query::parse(text) {
+    let query = match Query::parse(text.as_deref().unwrap_or_default()) {
         Ok(query) => query,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
-    let ledger = &api.shared.ledger;
-    let (next_height, reward) = match &api.shared.snapshots.borrow().work {
+    if query.csv && query.address.is_none() {
+        return all_blocks(&api).await;
+    }
+    tokio::task::spawn_blocking(move || respond(&api, &query)).await.unwrap_or_else(|_| broken())
+}
+
+/// The height that is mined, and what a block brings there, in base units.
+fn next_block(api: &Api) -> (u32, u64) {
+    match &api.shared.snapshots.borrow().work {
         Work::Job(job) => (job.template.height, job.template.coinbase_value),
         Work::NoLicense(none) => (none.height, 0),
         // Only the pool's blocks below are known of the chain.
-        _ => (ledger.next_height(), 0),
-    };
+        _ => (api.shared.ledger.next_height(), 0),
+    }
+}
+
+fn respond(api: &Api, query: &Query) -> Response {
+    let ledger = &api.shared.ledger;
+    let (next_height, reward) = next_block(api);
     let Some(text) = &query.address else {
-        return answer(ledger.payouts(next_height), &query, "payouts", |payouts| payouts.to_csv());
+        return ledger
+            .payouts(next_height)
+            .map_or_else(|trouble| unreadable(&trouble), |all| super::json(&all));
     };
-    match Address::parse(text, &api.shared.prefixes) {
-        Ok(member) => {
-            let limit = if query.csv { usize::MAX } else { MAX_BLOCKS };
-            let account = ledger.member(&member, next_height, reward, limit);
-            answer(account, &query, text, |member| member.to_csv())
-        }
-        Err(wrong) => refuse(StatusCode::BAD_REQUEST, &wrong.to_string()),
+    let member = match Address::parse(text, &api.shared.prefixes) {
+        Ok(member) => member,
+        Err(wrong) => return refuse(StatusCode::BAD_REQUEST, &wrong.to_string()),
+    };
+    let limit = if query.csv { usize::MAX } else { MAX_BLOCKS };
+    match ledger.member(&member, next_height, reward, limit) {
+        Ok(account) if query.csv => csv(text, account.to_csv()),
+        Ok(account) => super::json(&account),
+        Err(trouble) => unreadable(&trouble),
     }
 }
 

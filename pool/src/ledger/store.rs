@@ -296,13 +296,22 @@ impl Store {
         rows.map(|row| self.block(row)).collect()
     }
 
-    /// The facts of the newest blocks, the highest first.
+    /// The facts of the newest blocks, the highest first; with `below` only of those in front of that block.
     ///
     /// # Errors
     /// The database cannot be read or a block is malformed.
-    pub fn newest_blocks(&self, limit: usize) -> Result<Vec<(BlockId, Facts)>, LedgerError> {
-        let rows = self.db.iterator_cf(self.column("blocks"), IteratorMode::End).take(limit);
-        rows.map(|row| self.block(row)).collect()
+    pub fn newest_blocks(
+        &self,
+        below: Option<&BlockId>,
+        limit: usize,
+    ) -> Result<Vec<(BlockId, Facts)>, LedgerError> {
+        let key = below.map(BlockId::key);
+        let mode = match &key {
+            Some(key) => IteratorMode::From(key, Direction::Reverse),
+            None => IteratorMode::End,
+        };
+        let rows = self.db.iterator_cf(self.column("blocks"), mode).map(|row| self.block(row));
+        rows.filter(|row| row.as_ref().map_or(true, |(id, _)| Some(id) != below)).take(limit).collect()
     }
 
     /// The facts of a block.

@@ -11,8 +11,10 @@ use super::split::{Credit, Scheme};
 use super::store::BlockId;
 use super::{Ledger, LedgerError};
 
-/// Blocks in one answer at most, the latest ones; a member's account as CSV has all.
+/// Blocks in one answer in JSON at most, the latest ones; CSV has all.
 pub(crate) const MAX_BLOCKS: usize = 200;
+/// Blocks that are read at once for CSV: some 200 KB of text with usual coinbases.
+const PART_BLOCKS: usize = 50;
 /// Members in one answer at most, those with most work.
 const MAX_MEMBERS: usize = 1000;
 
@@ -86,6 +88,8 @@ pub struct Output {
     pub address: String,
     /// In base units.
     pub amount: u64,
+    /// Who that is.
+    pub role: Role,
 }
 
 /// A block and its payments.
@@ -179,7 +183,7 @@ impl Ledger {
     /// The database cannot be read.
     pub fn payouts(&self, next_height: u32) -> Result<Payouts, LedgerError> {
         let rules = self.rules();
-        let newest = self.store().newest_blocks(MAX_BLOCKS)?;
+        let newest = self.store().newest_blocks(None, MAX_BLOCKS)?;
         let (states, carried) = self.read(|_, book| {
             let states: Vec<State> = newest.iter().map(|(id, _)| state(book, id, next_height)).collect();
             (states, book.carried())
@@ -198,20 +202,8 @@ impl Ledger {
     }
 
     fn block_payout(&self, id: &BlockId, facts: &Facts, state: State) -> Result<BlockPayout, LedgerError> {
-        let mut outputs: Vec<Output> = (self.store().credits(id)?.into_iter())
-            .filter(|(_, credit)| credit.paid > 0)
-            .map(|(member, credit)| Output {
-                address: member.to_base58(self.prefixes()),
-                amount: credit.paid,
-            })
-            .collect();
-        outputs.sort_by(|one, other| {
-            other.amount.cmp(&one.amount).then_with(|| one.address.cmp(&other.address))
-        });
-        let paid = outputs.iter().map(|output| output.amount).sum();
-        if facts.chapter > 0 {
-            outputs.push(Output { address: facts.chapter_address.clone(), amount: facts.chapter });
-        }
+        let outputs = self.outputs(id, facts)?;
+        let members = outputs.iter().filter(|output| output.role == Role::Member);
         Ok(BlockPayout {
             height: id.height,
             hash: id.hash.to_string(),
@@ -221,10 +213,68 @@ impl Ledger {
             state,
             reward: facts.reward,
             fee: facts.fee,
-            paid,
+            paid: members.map(|output| output.amount).sum(),
             carried: self.store().carried(id)?.values().sum(),
             outputs,
         })
+    }
+
+    /// What a block's coinbase pays: members, largest first, then the chapter.
+    fn outputs(&self, id: &BlockId, facts: &Facts) -> Result<Vec<Output>, LedgerError> {
+        let mut outputs: Vec<Output> = (self.store().credits(id)?.into_iter())
+            .filter(|(_, credit)| credit.paid > 0)
+            .map(|(member, credit)| Output {
+                address: member.to_base58(self.prefixes()),
+                amount: credit.paid,
+                role: Role::Member,
+            })
+            .collect();
+        outputs.sort_by(|one, other| {
+            other.amount.cmp(&one.amount).then_with(|| one.address.cmp(&other.address))
+        });
+        if facts.chapter > 0 {
+            let (address, amount) = (facts.chapter_address.clone(), facts.chapter);
+            outputs.push(Output { address, amount, role: Role::Chapter });
+        }
+        Ok(outputs)
+    }
+
+    /// All blocks as CSV, the latest first, with a line for each output; `take` gets it in parts, and no more once it
+    /// returns false. So memory is bounded however many blocks there are. A block's state is that of the moment at which
+    /// its part is made.
+    ///
+    /// No field contains a comma, a quote or a line end, except that user names, which are checked when they come in,
+    /// may contain commas; so those are quoted.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn payouts_csv(
+        &self,
+        next_height: u32,
+        mut take: impl FnMut(String) -> bool,
+    ) -> Result<(), LedgerError> {
+        let mut csv = String::from("height,hash,time,state,license,finder,address,amount,role,reward,fee\n");
+        let mut below: Option<BlockId> = None;
+        loop {
+            let blocks = self.store().newest_blocks(below.as_ref(), PART_BLOCKS)?;
+            let states: Vec<State> =
+                self.read(|_, book| blocks.iter().map(|(id, _)| state(book, id, next_height)).collect());
+            for ((id, facts), state) in blocks.iter().zip(states) {
+                let (state, finder) = (state.word(), quoted(&facts.finder));
+                let Facts { time, license, reward, fee, .. } = facts;
+                for Output { address, amount, role } in self.outputs(id, facts)? {
+                    let (BlockId { height, hash }, role) = (id, role.word());
+                    let _ = writeln!(
+                        csv,
+                        "{height},{hash},{time},{state},{license},{finder},{address},{amount},{role},{reward},{fee}"
+                    ); // writing to a String cannot fail
+                }
+            }
+            if !take(std::mem::take(&mut csv)) || blocks.len() < PART_BLOCKS {
+                return Ok(());
+            }
+            below = blocks.last().map(|(id, _)| *id);
+        }
     }
 
     /// A member's account with so many of its blocks at most, the latest ones. `reward` is what a block brings now, in base
@@ -308,27 +358,6 @@ impl Ledger {
         };
         let members = members.into_iter().map(shown).collect();
         Shares { logged: log.logged, trouble: log.trouble, window: view, members }
-    }
-}
-
-impl Payouts {
-    /// A line for each output. No field contains a comma, a quote or a line end, except that user names, which are
-    /// checked when they come in, may contain commas; so those are quoted.
-    #[must_use]
-    pub fn to_csv(&self) -> String {
-        let mut csv = String::from("height,hash,time,state,license,finder,address,amount\n");
-        for block in &self.blocks {
-            for output in &block.outputs {
-                let state = block.state.word();
-                let finder = quoted(&block.finder);
-                let _ = writeln!(
-                    csv,
-                    "{},{},{},{state},{},{finder},{},{}",
-                    block.height, block.hash, block.time, block.license, output.address, output.amount
-                ); // writing to a String cannot fail
-            }
-        }
-        csv
     }
 }
 

@@ -159,6 +159,11 @@ fn members_are_paid_in_the_coinbase_and_the_books_agree_with_the_chain() {
     let shown = pool.api("payouts");
     let newest = &shown["blocks"][0];
     assert!(newest["outputs"].as_array().unwrap().iter().any(|output| output["address"] == chapter.as_str()));
+    let csv = minreq::get(format!("http://{}/api/v1/payouts?format=csv", pool.api)).send().unwrap();
+    let lines: Vec<&str> = csv.as_str().unwrap().lines().collect();
+    assert!(lines[0].ends_with(",role,reward,fee") && lines.last().unwrap().starts_with("1,"), "{lines:?}");
+    let is_the_chapters = |line: &&&str| line.contains(",chapter,");
+    assert!(lines.iter().filter(is_the_chapters).all(|line| line.contains(&chapter)), "{lines:?}");
     for wrong in ["payouts?address=nobody", "payouts?format=xml", "payouts?x"] {
         let answer = minreq::get(format!("http://{}/api/v1/{wrong}", pool.api)).send().unwrap();
         assert_eq!(answer.status_code, 400, "{wrong}");
