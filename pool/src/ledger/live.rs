@@ -17,6 +17,7 @@ use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
 use super::store::{Batch, BlockId, JobKey, KeptJob, Store};
+use super::sums::Sums;
 use super::trouble::{Troubles, Writing};
 use super::window::{Log, Window};
 use super::writer::Writer;
@@ -97,6 +98,7 @@ pub struct Ledger {
     pub(super) troubles: Troubles,
     pub(super) note: Mutex<Note>,
     pub(super) commit_times: OnceLock<CommitTimes>,
+    pub(super) sums: Sums,
 }
 
 impl Ledger {
@@ -140,6 +142,7 @@ impl Ledger {
             troubles: Troubles::default(),
             note: Mutex::new(note),
             commit_times: OnceLock::new(),
+            sums: Sums::default(),
         });
         let writer = Writer::start(Arc::clone(&ledger))?;
         Ok((ledger, writer))

@@ -1,8 +1,8 @@
 //! Money: the share log, what members earned, and what a block's coinbase pays them.
 //!
 //! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
-//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; how much the disk must have
-//! (`durable`), and what it refuses (`trouble`).
+//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; what is owed after each block
+//! (`sums`), how much the disk must have (`durable`), and what it refuses (`trouble`).
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
 //! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
 //! next job's outputs; a found block enters the book with its job's split, in the same batch as its share.
@@ -20,6 +20,7 @@ pub mod window;
 pub mod writer;
 
 mod durable;
+mod sums;
 mod trouble;
 
 pub use book::Book;

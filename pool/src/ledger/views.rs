@@ -214,7 +214,7 @@ impl Ledger {
             reward: facts.reward,
             fee: facts.fee,
             paid: members.map(|output| output.amount).sum(),
-            carried: self.store().carried(id)?.values().sum(),
+            carried: self.sums.get(id, || Ok(self.store().carried(id)?.values().sum()))?,
             outputs,
         })
     }
