@@ -7,7 +7,7 @@ import { tiles } from './view.js';
 const STATES = {
   pending: ['on its way', ''],
   immature: ['in the chain', 'good'],
-  mature: ['paid out', 'good'],
+  mature: ['can be spent', 'good'],
   orphaned: ['not in the chain', 'bad'],
   refused: ['refused by the nodes', 'bad'],
   stale: ['not in the chain', 'bad'],
@@ -65,16 +65,23 @@ export function showBlocks(found, payouts, shown) {
   const blocks = merged(found, payouts);
   rows(byId('blocks'), blocks.slice(0, shown), (block) => block.hash, blockRow, 'No block has been found yet.');
   byId('more-blocks').hidden = blocks.length <= shown;
-  const least = payouts.scheme === 'pplns' ? `, from ${amount(payouts.min_payout)} on` : '';
+  // The chapter alone is paid whatever there is.
+  const least = payouts.scheme !== 'chapter' ? `, from ${amount(payouts.min_payout)} on` : '';
   const carried = payouts.carried > 0 ? `, ${amount(payouts.carried)} carried over` : '';
   say(byId('rules'), `${RULES[payouts.scheme] ?? payouts.scheme}, fee ${percent(payouts.fee)}${least}${carried}.`);
+}
+
+/** What became of a member's part of a block: one that it does not pay yet is not on its way to a wallet. */
+function memberState(block) {
+  const inChain = block.state === 'immature' || block.state === 'mature';
+  return inChain && block.paid === 0 ? 'carried over' : (STATES[block.state] ?? [block.state])[0];
 }
 
 function memberBlocks(member) {
   const table = el('table', '', el('tr', '', el('th', '', 'Block'), el('th', '', 'State'), el('th', 'number', 'Earned'),
     el('th', 'number', 'Paid')));
   member.blocks.slice(0, MEMBER_BLOCKS).forEach((block) => table.append(el('tr', '', el('td', '', count(block.height)),
-    el('td', '', (STATES[block.state] ?? [block.state])[0]), el('td', 'number', amount(block.earned)),
+    el('td', '', memberState(block)), el('td', 'number', amount(block.earned)),
     el('td', 'number', amount(block.paid)))));
   return table;
 }

@@ -119,6 +119,8 @@ fn the_dashboard_follows_the_pool_while_it_stays_open() {
     wait(&browser, "the member's blocks", "return document.querySelectorAll('#member table tr').length > 3");
     shows(&browser, "#member", &member);
     shows(&browser, "#member", "2 workers since the pool started");
+    shows(&browser, "#member table", "in the chain");
+    shows(&browser, "#rules", "from 0.01");
     let linked = eval(&browser, "return location.href");
     assert!(linked.as_str().unwrap().contains(&format!("member={member}")), "{linked}");
     browser.open("about:blank").unwrap();
@@ -155,6 +157,26 @@ fn the_dashboard_follows_the_pool_while_it_stays_open() {
     wait(&browser, "silence is said", "return !document.querySelector('#silent').hidden");
     shows(&browser, "#silent", "The pool has not answered since");
     assert!(count(&browser, "#blocks .row") >= 5, "what was known stays");
+}
+
+#[test]
+fn a_member_sees_that_a_block_which_does_not_pay_it_yet_is_carried_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let browser = Browser::start().unwrap();
+    let network = Network::file(dir.path(), &devnet_like("carried", QUICK, ""));
+    let [_, licenses @ ..] = devnet_keys(dir.path());
+    let node = Node::start(dir.path(), &network).unwrap();
+    // More than a block's 50 coins: nobody is paid.
+    let config = "payout = \"solo\"\nmin_payout = 12000000000\n";
+    let pool = Pool::start_configured(dir.path(), &network, node.port, &licenses, config).unwrap();
+    let member = new_address(dir.path(), &network);
+    let miner = start_miner(dir.path(), &pool.stratum, &format!("{member}.rig")).unwrap();
+    browser.open(&format!("http://{}/#member={member}", pool.api)).unwrap();
+    shows(&browser, "#rules", "from 120");
+    wait(&browser, "a block of the member's", "return document.querySelector('#member table') !== null");
+    shows(&browser, "#member table", "carried over");
+    no_complaints(&browser);
+    miner.stop();
 }
 
 #[test]
