@@ -54,8 +54,9 @@ const START: Duration = Duration::from_secs(60);
 /// How long a node that has not worked yet may reject our credentials at the start: it may be about to write its
 /// cookie.
 const COOKIE_TIME: Duration = Duration::from_secs(3);
-/// Most jobs whose finds are still accepted: those of a few minutes on one tip.
-const MAX_JOBS: usize = 8;
+/// Most jobs whose finds are still accepted: those of eight minutes on one tip, as many as a gateway knows of each
+/// machine.
+const MAX_JOBS: usize = 16;
 
 /// Validated settings for mining at nodes.
 #[derive(Clone, Debug)]
@@ -316,7 +317,7 @@ impl Miner {
         if self.waiting.take().is_some() {
             info!(height = template.height, license = licenses[license].address, "a license may mine again");
         }
-        let prepared = self.maker.make(template, license, received);
+        let prepared = self.maker.make(template, license, received, new_tip);
         let (height, transactions) = (prepared.template.height, prepared.template.txids.len());
         if new_tip {
             let LicenseInfo { address: license, remaining, .. } = &licenses[license];

@@ -6,8 +6,8 @@ use iop_mining::sample::{key, license, template, tip};
 use iop_stratum::fields::{Nonce, VersionBits};
 
 use super::*;
-use crate::dispatcher::Dispatcher;
-use crate::stats::Stats;
+use crate::dispatcher::{Current, Dispatcher};
+use crate::stats::{DeviceStats, Stats};
 
 /// With two nodes that do not exist.
 fn miner(datadir: &Path) -> Miner {
@@ -39,6 +39,46 @@ fn miner(datadir: &Path) -> Miner {
     }
 }
 
+/// A block of this job.
+fn block(prepared: &Prepared, finder: &Arc<DeviceStats>) -> Share {
+    let share = |nonce| Share {
+        job: Arc::clone(&prepared.job),
+        extranonce2: prepared.job.extranonce2(0),
+        version_bits: VersionBits(0),
+        ntime: prepared.job.ntime(),
+        nonce: Nonce(nonce),
+        finder: Arc::clone(finder),
+    };
+    (0..).map(share).find(|share| prepared.solve(share).is_some()).unwrap()
+}
+
+#[tokio::test]
+async fn another_template_of_the_same_tip_voids_no_job_and_a_find_of_an_earlier_one_is_a_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut miner = miner(folder.path());
+    let now = Instant::now();
+    let offered = |height: u8| {
+        let (template, tip) = (template(height.into()), tip(height - 1, 0));
+        let licenses = vec![license(String::new())];
+        Event::Offer(0, Box::new(Offer { template, licenses, tip, received: now }))
+    };
+    let current = |miner: &Miner| -> Current { miner.dispatcher.follow().borrow().clone() };
+    let is_clean = |current: &Current| current.job.as_ref().unwrap().stratum().notify.clean;
+    miner.on_event(offered(7));
+    let first = current(&miner);
+    miner.on_event(offered(7));
+    let second = current(&miner);
+    assert!(is_clean(&first) && !is_clean(&second));
+    assert_eq!(second.era, first.era, "machines may go on with the first");
+    let finder = Stats::new().device("machine");
+    let prepared = miner.jobs[1].clone();
+    assert_eq!(prepared.job.serial(), first.job.unwrap().serial());
+    miner.found(&block(&prepared, &finder));
+    assert_eq!((finder.snapshot().counts.stale, miner.board.sources()[0].blocks), (0, 1));
+    miner.on_event(offered(8));
+    assert!(is_clean(&current(&miner)), "the tip is new");
+}
+
 #[tokio::test]
 async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_node_takes_it() {
     let no_license = NoLicense { reasons: Vec::new(), resumes_from_height: None, height: 8 };
@@ -47,22 +87,13 @@ async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_n
     for take_away in [&without_node as &dyn Fn(&mut Miner), &without_license] {
         let folder = tempfile::tempdir().unwrap();
         let mut miner = miner(folder.path());
-        let prepared = miner.maker.make(template(7), 0, Instant::now());
+        let prepared = miner.maker.make(template(7), 0, Instant::now(), true);
         miner.tip = Some(prepared.template.parent);
         miner.start(0, prepared.clone());
         take_away(&mut miner);
         assert!(miner.dispatcher.follow().borrow().job.is_none());
         let finder = Stats::new().device("machine");
-        let share = |nonce| Share {
-            job: Arc::clone(&prepared.job),
-            extranonce2: prepared.job.extranonce2(0),
-            version_bits: VersionBits(0),
-            ntime: prepared.job.ntime(),
-            nonce: Nonce(nonce),
-            finder: Arc::clone(&finder),
-        };
-        let block = (0..).map(share).find(|share| prepared.solve(share).is_some()).unwrap();
-        miner.found(&block);
+        miner.found(&block(&prepared, &finder));
         assert_eq!(finder.snapshot().counts.stale, 0);
         let found = folder.path().join("found");
         while std::fs::read_dir(&found).unwrap().next().is_none() {
@@ -109,7 +140,7 @@ async fn a_node_with_less_work_is_used_as_soon_as_the_last_work_does_not_go_on()
     miner.nodes.up(0, tip(7, 0), now);
     miner.nodes.up(1, tip(6, 0), now);
     miner.decide(now);
-    let prepared = miner.maker.make(template(7), 0, now);
+    let prepared = miner.maker.make(template(7), 0, now, true);
     miner.tip = Some(prepared.template.parent);
     miner.start(0, prepared);
     let gone = Trouble::from(RpcError::Unreachable("gone".into()));

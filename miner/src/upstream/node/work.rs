@@ -64,13 +64,20 @@ impl Maker {
         (self.serial, self.number)
     }
 
-    /// Signs the template's coinbase with the license at this index, and makes the job.
-    pub(super) fn make(&mut self, template: Template, license: usize, received: Instant) -> Prepared {
+    /// Signs the template's coinbase with the license at this index, and makes the job. If it is `clean`, machines drop
+    /// all earlier jobs: only if the tip is new, since blocks on an older template of the same tip are as good.
+    pub(super) fn make(
+        &mut self,
+        template: Template,
+        license: usize,
+        received: Instant,
+        clean: bool,
+    ) -> Prepared {
         let (serial, number) = self.next();
         let key = &self.keys[license];
         let payee = self.payout.unwrap_or_else(|| key.address());
         let outputs = [(payee, template.coinbase_value)];
-        let notify = Notify { clean: true, ..coinbase::notify(&template, key, &outputs, number) };
+        let notify = Notify { clean, ..coinbase::notify(&template, key, &outputs, number) };
         let job = client::Job {
             notify: Arc::new(notify),
             extranonce1: self.extranonce1,
@@ -92,6 +99,7 @@ impl Maker {
         let mut job = prepared.job.stratum().clone();
         let notify = Arc::make_mut(&mut job.notify);
         (notify.job_id, notify.ntime) = (coinbase::job_id(number), NTime(time(prepared, now)));
+        notify.clean = false;
         let job = Job::with_target(serial, job, prepared.template.target);
         Prepared { job: Arc::new(job), ..prepared.clone() }
     }
@@ -159,7 +167,7 @@ mod tests {
     fn a_find_is_a_licensed_block_that_pays_all_to_the_payee() {
         for payout in [None, Some(Address::of_pubkey(b"somebody"))] {
             let template = template(7);
-            let prepared = maker(payout).make(template.clone(), 0, Instant::now());
+            let prepared = maker(payout).make(template.clone(), 0, Instant::now(), true);
             let block = first_block(&prepared);
             assert!(block.check_merkle_root());
             assert_eq!(block.header.prev_blockhash, template.parent);
@@ -177,10 +185,11 @@ mod tests {
     #[test]
     fn the_time_goes_on_by_the_monotonic_clock_and_nothing_is_signed_again() {
         let (mut maker, now) = (maker(None), Instant::now());
-        let prepared = maker.make(template(7), 0, now);
+        let prepared = maker.make(template(7), 0, now, true);
         let later = maker.later(&prepared, now + Duration::from_millis(30_900));
         let (before, after) = (&prepared.job.stratum().notify, &later.job.stratum().notify);
         assert_eq!(after.ntime.0, before.ntime.0 + 30);
+        assert!(before.clean && !after.clean, "finds of the one before are as good");
         assert_eq!((&after.coinbase1, &after.coinbase2), (&before.coinbase1, &before.coinbase2));
         assert!(after.job_id != before.job_id && later.job.serial() > prepared.job.serial());
         let again = maker.later(&later, now + Duration::from_secs(60));
@@ -193,9 +202,9 @@ mod tests {
         let now = Instant::now();
         let mut one = maker(None);
         let jobs = [
-            one.make(template(7), 0, now),
-            one.make(template(7), 0, now),
-            maker(None).make(template(7), 0, now),
+            one.make(template(7), 0, now, true),
+            one.make(template(7), 0, now, false),
+            maker(None).make(template(7), 0, now, true),
         ];
         let before = |index: usize| &jobs[index].job.stratum().notify.coinbase1;
         assert!(before(0) != before(1) && before(0) != before(2) && before(1) != before(2));
