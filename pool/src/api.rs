@@ -5,6 +5,7 @@ mod history;
 mod money;
 mod serve;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +47,8 @@ pub struct Api {
     pub started: Instant,
     /// Prometheus metrics.
     pub metrics: Metrics,
+    /// The folder for what must survive a restart.
+    pub datadir: PathBuf,
 }
 
 /// `/api/v1/status`.
@@ -219,8 +222,17 @@ fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, json(&serde_json::json!({"error": reason}))).into_response()
 }
 
+/// An answer that was not made: its task has panicked.
+fn broken() -> Response {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
+}
+
+/// Asks the file system too, so it runs on a thread of its own: a disk that hangs holds nobody else up.
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(&api)).into_response()
+    match tokio::task::spawn_blocking(move || api.metrics.text(&api)).await {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => broken(),
+    }
 }
 
 /// Serves until `stop` changes.

@@ -99,6 +99,15 @@ pub fn check_future(folder: &Path, network: &ChainIdentity) -> Result<(), RunErr
     }
 }
 
+/// Free bytes of the file system that a file or folder is in, as far as they are not kept for root.
+///
+/// # Errors
+/// It is not there, or its file system does not tell.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Writes the file atomically.
 fn write_network(path: &Path, network: &str) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
@@ -157,6 +166,13 @@ mod tests {
         assert!(check_future(folder.path(), &devnet).is_err());
         let file = folder.path().join("lock");
         assert!(check_future(&file, &main).unwrap_err().to_string().ends_with("it is no folder"));
+    }
+
+    #[test]
+    fn the_free_bytes_of_a_folder_are_known_while_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(free_bytes(folder.path()).unwrap() > 0);
+        assert!(free_bytes(&folder.path().join("missing")).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::{Api, LicenseStatus, Status};
+use crate::datadir::free_bytes;
 
 /// Prefix of every name.
 const PREFIX: &str = "iop_pool";
@@ -142,6 +143,11 @@ fn gauges(registry: &mut Registry, api: &Api, status: &Status) {
         ConstGauge::new(difficulty),
     );
     registry.register("share_log_shares", "Shares in the log", ConstCounter::new(log.logged));
+    // Left out where the file system does not tell.
+    if let Ok(free) = free_bytes(&api.datadir) {
+        let help = "Free space of the file system that the data folder is in";
+        registry.register_with_unit("datadir_free", help, Unit::Bytes, ConstGauge::new(count(free)));
+    }
     let blocks = Family::<StatusLabel, Gauge>::default();
     let mut by_status: BTreeMap<&'static str, i64> = BTreeMap::new();
     for record in api.blocks() {

@@ -95,8 +95,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         round: Round::default(),
     });
     let metrics = Metrics::new(&commits);
-    let api =
-        Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now(), metrics });
+    let (started, datadir) = (Instant::now(), settings.datadir);
+    let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started, metrics, datadir });
 
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);

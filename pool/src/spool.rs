@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::datadir::free_bytes;
 use crate::ledger::book::Entry;
 use crate::ledger::store::BlockId;
 
@@ -106,8 +107,7 @@ impl Spool {
     fn set_aside(&self) -> io::Result<()> {
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&self.reserve)?;
-        let disk = rustix::fs::fstatvfs(&file)?;
-        let (free, wanted) = (disk.f_bavail.saturating_mul(disk.f_frsize), ROOM_IN_RESERVES * RESERVE);
+        let (free, wanted) = (free_bytes(&self.reserve)?, ROOM_IN_RESERVES * RESERVE);
         if free < wanted {
             return Err(io::Error::other(format!("the disk has {free} bytes left, {wanted} expected")));
         }

@@ -66,6 +66,7 @@ fn metrics_agree_with_the_status_and_hostile_clients_hurt_themselves_only() {
     for name in ["connections", "workers", "network_difficulty", "share_log_stuck", "start_time_seconds"] {
         value(&format!("iop_pool_{name}"));
     }
+    assert!(value("iop_pool_datadir_free_bytes") > 0.0);
     assert!(samples.keys().all(|name| !name.contains(&user)), "no label for each worker");
 
     // Idle connections, and one that never ends its request, delay no other.

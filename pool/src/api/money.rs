@@ -14,7 +14,7 @@ use iop_consensus::address::Address;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use super::{Api, refuse};
+use super::{Api, broken, refuse};
 use crate::follow::Work;
 use crate::ledger::LedgerError;
 use crate::ledger::views::MAX_BLOCKS;
@@ -99,10 +99,6 @@ async fn all_blocks(api: &Api) -> Response {
         Some(Err(trouble)) => unreadable(&trouble),
         None => broken(),
     }
-}
-
-fn broken() -> Response {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
 }
 
 /// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it runs on a thread of its own.
