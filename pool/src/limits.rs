@@ -4,8 +4,8 @@ use crate::api::MAX_CONNECTIONS;
 use crate::config::ConfigError;
 use crate::ledger::store::MAX_OPEN_FILES;
 
-/// Files that are open under any configuration: standard streams, listeners, the runtime's own, locks, found blocks
-/// being written. API connections and the ledger's tables come on top.
+/// Files that are open under any configuration: standard streams, listeners, the runtime's own, locks, an API connection
+/// that waits for a place, found blocks being written. API connections and the ledger's tables come on top.
 const RESERVE: u64 = 32;
 /// Files per node: a long poll, a call, and a few found blocks being submitted.
 const RESERVE_PER_NODE: u64 = 8;
