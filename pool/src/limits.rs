@@ -2,7 +2,7 @@
 
 use crate::api::MAX_CONNECTIONS;
 use crate::config::ConfigError;
-use crate::ledger::store::MAX_OPEN_FILES;
+use crate::ledger::files::MAX_OPEN_FILES;
 
 /// Files that are open under any configuration: standard streams, listeners, the runtime's own, locks, an API connection
 /// that waits for a place, found blocks being written. API connections and the ledger's tables come on top.

@@ -180,7 +180,6 @@ fn what_a_hostile_pool_sends_ends_its_connection_and_nothing_else() {
         Box::new(subscribe("1000000000")),
         Box::new(subscribe("-1")),
         Box::new(subscribe("1e400")),
-        Box::new(|client| client.send(&JOB.notify(true))),
         Box::new(notify(0, json!(""))),
         Box::new(notify(1, json!("zz".repeat(32)))),
         Box::new(notify(2, json!("abc"))),

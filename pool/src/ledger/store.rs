@@ -20,43 +20,23 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, AddressKind};
-use iop_mining::open_files;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env,
-    IteratorMode, Options, WriteBatch, WriteOptions,
-};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::book::{Facts, Record};
 use super::durable::{Durable, Note};
+use super::files::{self, MAX_OPEN_FILES, column_options, manifest, options, place};
 use super::share::{Share, UserId};
 use super::split::{Amounts, Credit};
 
 /// The layout above. 1: the first.
 const FORMAT: u32 = 1;
 const COLUMNS: [&str; 7] = ["meta", "users", "shares", "blocks", "credits", "members", "carried"];
-/// Block cache, in bytes: reads follow the log, so little is enough.
-const CACHE_BYTES: usize = 16 << 20;
-/// Memtable size per column, in bytes: about 300,000 shares. Each time it is full, commits wait some milliseconds for a
-/// new journal.
-const WRITE_BUFFER_BYTES: usize = 32 << 20;
-/// Size of the journal at which all columns are flushed to files, in bytes: it is read whole at the start.
-const JOURNAL_BYTES: u64 = 64 << 20;
-/// Bytes of journal after which the system is told to start writing them to disk, so that little is left for a sync.
-const JOURNAL_AHEAD_BYTES: u64 = 128 << 10;
-/// Files that the database keeps open: connections need file descriptors too.
-pub(crate) const MAX_OPEN_FILES: u16 = 64;
-/// Most tables that are opened all at once to read: each keeps its index in memory, some hundred KiB.
-const MOST_TO_READ: usize = 1024;
-/// Files that a program which reads a ledger needs besides its tables.
-const OTHER_FILES: u64 = 64;
 /// How often to try to open a ledger read-only while a running pool changes its files, every few seconds at most.
 const OPEN_TRIES: u32 = 50;
 /// Wait between two tries.
 const OPEN_WAIT: Duration = Duration::from_millis(20);
-/// Log files that the database keeps about itself.
-const KEPT_LOG_FILES: usize = 4;
 /// Key prefix of jobs in `meta`.
 const JOB: &[u8] = b"job";
 const ADDRESS_BYTES: usize = 21;
@@ -130,12 +110,7 @@ impl Store {
     /// # Errors
     /// There is none, it cannot be read, was written by a newer version, or has less than was recorded as durable.
     pub fn open_to_read(datadir: &Path) -> Result<Self, LedgerError> {
-        let tables = tables(&place(datadir).0);
-        let fits = open_files::limit().is_none_or(|limit| tables as u64 + OTHER_FILES <= limit);
-        // All files at once, since the pool may merge some and delete them. Those of shares it only moves, so of a large
-        // ledger's not all need be there.
-        let files = if fits && tables <= MOST_TO_READ { -1 } else { MAX_OPEN_FILES.into() };
-        Self::read(datadir, files)
+        Self::read(datadir, files::at_once(&place(datadir).0))
     }
 
     /// Opens it read-only, with at most so many files open at a time; -1 for all at once.
@@ -453,60 +428,8 @@ impl Store {
 #[derive(Default)]
 pub(super) struct Batch(WriteBatch);
 
-fn place(datadir: &Path) -> (std::path::PathBuf, String) {
-    let path = datadir.join("ledger");
-    let folder = path.display().to_string();
-    (path, folder)
-}
-
-/// Names and lengths of the MANIFEST files: they change before a file that they list is removed.
-fn manifest(path: &Path) -> Option<Vec<(std::ffi::OsString, u64)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).ok()? {
-        let entry = entry.ok()?;
-        if entry.file_name().as_encoded_bytes().starts_with(b"MANIFEST") {
-            found.push((entry.file_name(), entry.metadata().ok()?.len()));
-        }
-    }
-    found.sort();
-    Some(found)
-}
-
 fn wrong(folder: &str, error: &rocksdb::Error) -> LedgerError {
     LedgerError { folder: folder.to_owned(), reason: error.to_string() }
-}
-
-/// The number of tables in the folder of a database.
-fn tables(path: &Path) -> usize {
-    let is_table = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "sst");
-    std::fs::read_dir(path).map_or(0, |entries| entries.flatten().filter(is_table).count())
-}
-
-fn options(create: bool) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(create);
-    options.create_missing_column_families(create);
-    options.set_max_open_files(MAX_OPEN_FILES.into());
-    options.set_max_total_wal_size(JOURNAL_BYTES);
-    options.set_wal_bytes_per_sync(JOURNAL_AHEAD_BYTES);
-    options.set_keep_log_file_num(KEPT_LOG_FILES);
-    if let Ok(mut env) = Env::new() {
-        // Flushes and compactions must not compete with answers to miners.
-        env.lower_thread_pool_cpu_priority();
-        env.lower_high_priority_thread_pool_cpu_priority();
-        options.set_env(&env);
-    }
-    options
-}
-
-fn column_options() -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&blocks);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options
 }
 
 pub(super) fn address_key(address: &Address) -> [u8; ADDRESS_BYTES] {
