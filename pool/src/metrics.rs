@@ -215,7 +215,7 @@ fn licenses(registry: &mut Registry, licenses: &[LicenseStatus]) {
             remaining.get_or_create(&label).set(count(left));
         }
     }
-    registry.register("license_whitelisted", "1 for a license that the chain lets mine at all", whitelisted);
+    registry.register("license_whitelisted", "1 for a license on the whitelist", whitelisted);
     registry.register("license_eligible", "1 for a license that may mine the next block", eligible);
     registry.register("license_blocks_in_window", "Its blocks that count in the window", window);
     registry.register("license_remaining", "Blocks left in the window, where it is capped", remaining);

@@ -67,6 +67,7 @@ pub(super) async fn serve(
 ) {
     let _ = stream.set_nodelay(true); // optional: it only makes replies faster
     let mut link = Link::new(stream, *machine.limits());
+    link.workless = (!machine.has_work()).then(Instant::now);
     let mut timer = pin!(tokio::time::sleep_until(link.deadline(&machine)));
     let end = loop {
         if let Err(end) = link.send(&mut machine) {
@@ -157,7 +158,6 @@ struct Link {
     /// The chunk being sent, and how much of it is sent.
     sending: Option<(Outgoing, usize)>,
     queued: usize,
-    opened: Instant,
     /// Start of the wait for an introduction.
     begun: Instant,
     /// When it last sent a line, or was pinged for lack of work.
@@ -184,7 +184,6 @@ impl Link {
             early: 0,
             sending: None,
             queued: 0,
-            opened: now,
             begun: now,
             heard: now,
             pinged: now,
@@ -378,17 +377,13 @@ impl Link {
     /// The time at which it has been silent for too long or, while there is no work, at which it is pinged or let go.
     fn silence(&self, machine: &Machine) -> Instant {
         if !machine.has_work() {
-            (self.pinged + self.limits.ping).min(self.workless_until())
+            let ping = self.pinged + self.limits.ping;
+            self.workless.map_or(ping, |since| ping.min(since + self.limits.workless))
         } else if machine.is_working() {
             self.heard + self.limits.idle
         } else {
             self.begun + self.limits.handshake
         }
-    }
-
-    /// Until when a machine waits for work.
-    fn workless_until(&self) -> Instant {
-        self.workless.unwrap_or(self.opened) + self.limits.workless
     }
 
     /// Does what is due.
@@ -403,7 +398,8 @@ impl Link {
                 let offence = if machine.is_working() { None } else { Some(Offence::Silent) };
                 return Err(End::new("silent for too long", offence));
             }
-            if now >= self.workless_until() {
+            // Without one, the work has only just gone.
+            if now >= *self.workless.get_or_insert(now) + self.limits.workless {
                 machine.let_go();
                 return Err(End::new("no work for too long", None));
             }

@@ -122,9 +122,9 @@ impl Failover {
         let place = self.moved.clone().unwrap_or_else(|| self.place(number, false));
         self.set(number, Condition::Connecting);
         let mut opening = Box::pin(place.open());
-        let next = (number + 1) % self.urls.len();
-        let mut rival_from =
-            (next != number && !self.wished).then(|| (next, self.since + self.manner.timing.head_start));
+        let first = (number + 1) % self.urls.len();
+        let mut pause = self.manner.timing.head_start;
+        let mut rival_from = (first != number && !self.wished).then(|| (first, self.since + pause));
         let mut rival: Option<Probe> = None;
         loop {
             tokio::select! {
@@ -137,9 +137,10 @@ impl Failover {
                     }
                     Err(lost) => {
                         self.still_away(next, &lost);
-                        // The current pool may take its time: the list is gone through meanwhile.
-                        let after = (next + 1) % self.urls.len();
-                        rival_from = (after != number).then(|| (after, Instant::now()));
+                        // The current pool may take its time: the list is gone through meanwhile, again and again.
+                        let (after, now) = ((next + 1) % self.urls.len(), Instant::now());
+                        rival_from = Some(if after == number { (first, now + pause) } else { (after, now) });
+                        pause = if after == number { pause.saturating_mul(2) } else { pause };
                     }
                 },
                 wished = self.wishes.next() => if wished != number {
@@ -309,7 +310,8 @@ impl Failover {
             left.moves = 0;
         }
         let others = self.urls.len() > 1;
-        let fruitless = std::mem::take(&mut self.fruitless) && others;
+        let took_nothing = std::mem::take(&mut self.fruitless);
+        let fruitless = took_nothing && others;
         // If it wants us to wait for long, another pool is used meanwhile.
         let follows = |wait: Duration| !fruitless && (!others || wait <= LONG_WAIT);
         if let Lost::Moved { to, wait } = lost
@@ -324,6 +326,8 @@ impl Failover {
         self.wished = false;
         let waits = matches!(lost, Lost::Moved { wait, .. } if *wait > LONG_WAIT) && others;
         if lost.is_useless() || fruitless || waits {
+            // Where there is no other pool, one that takes nothing is no better for having been there for long.
+            let lasted = if took_nothing && !others { Duration::ZERO } else { lasted };
             self.backoff.given_up(lasted, lost.is_seen_late() || fruitless, now);
         } else {
             self.backoff.ended(lasted, now);

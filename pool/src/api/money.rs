@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use iop_consensus::address::Address;
@@ -82,8 +82,9 @@ impl hyper::body::Body for Parts {
     }
 }
 
-/// All blocks as CSV. They are read on a thread of its own, not much faster than the client takes them.
-async fn all_blocks(api: &Api) -> Response {
+/// All blocks as CSV. They are read on a thread of its own, not much faster than the client takes them. For HTTP/1.0,
+/// which cannot tell a piece from the whole without a length, as a proxy speaks it, they are put together first.
+async fn all_blocks(api: &Api, whole: bool) -> Response {
     let (ledger, (next_height, _)) = (Arc::clone(&api.shared.ledger), next_block(api));
     let (parts, mut rest) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
@@ -93,8 +94,16 @@ async fn all_blocks(api: &Api) -> Response {
             let _ = parts.blocking_send(Err(trouble)); // in vain if the client has gone away too
         }
     });
-    let first = rest.recv().await;
+    let mut first = rest.recv().await;
+    while whole && let Some(Ok(text)) = &mut first {
+        match rest.recv().await {
+            Some(Ok(part)) => text.push_str(&part),
+            Some(Err(trouble)) => first = Some(Err(trouble)),
+            None => break,
+        }
+    }
     match first {
+        Some(Ok(first)) if whole => csv("payouts", first),
         Some(Ok(first)) => csv("payouts", Body::new(Parts { first: Some(first), rest })),
         Some(Err(trouble)) => unreadable(&trouble),
         None => broken(),
@@ -102,13 +111,17 @@ async fn all_blocks(api: &Api) -> Response {
 }
 
 /// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it runs on a thread of its own.
-pub(super) async fn payouts(State(api): State<Arc<Api>>, RawQuery(text): RawQuery) -> Response {
+pub(super) async fn payouts(
+    State(api): State<Arc<Api>>,
+    version: Version,
+    RawQuery(text): RawQuery,
+) -> Response {
     let query = match Query::parse(text.as_deref().unwrap_or_default()) {
         Ok(query) => query,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
     if query.csv && query.address.is_none() {
-        return all_blocks(&api).await;
+        return all_blocks(&api, version < Version::HTTP_11).await;
     }
     tokio::task::spawn_blocking(move || respond(&api, &query)).await.unwrap_or_else(|_| broken())
 }

@@ -92,6 +92,8 @@ pub struct Follower {
     /// What jobs build on: the parent, and the nearest pool block.
     standing: Option<(BlockHash, Option<BlockId>)>,
     tip: Arc<Tip>,
+    /// The licenses as the log last told of them: none while the chain requires none.
+    told: Vec<LicenseInfo>,
     /// When a node last gave work.
     last_work: Instant,
     publish: watch::Sender<Arc<Snapshot>>,
@@ -123,6 +125,7 @@ impl Follower {
             health,
             standing: None,
             tip: Arc::default(),
+            told: Vec::new(),
             last_work: Instant::now(),
             publish,
         };
@@ -346,7 +349,10 @@ impl Follower {
         let standing = (template.parent, base);
         let new_tip = self.standing.replace(standing) != Some(standing);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
-        whitelist::tell(&self.publish.borrow().licenses, &licenses);
+        if template.license_required {
+            whitelist::tell(&self.told, &licenses);
+            self.told.clone_from(&licenses);
+        }
         let work = self.work(template, &licenses, base, new_tip);
         if old_tip.is_none() && !matches!(work, Work::Job(_)) {
             // The tip is the same but the licenses have changed; no job on this tip may make a block.

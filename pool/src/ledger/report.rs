@@ -54,17 +54,6 @@ pub struct Line {
 /// The database cannot be read.
 pub fn report(store: &Store, prefixes: &Prefixes, time: &Range<u64>) -> Result<Vec<Line>, LedgerError> {
     let mut lines: BTreeMap<Address, (Line, u128)> = BTreeMap::new();
-    let members: Vec<Option<Address>> = store.users()?.iter().map(|name| member_of(name, prefixes)).collect();
-    store.read_shares(0, |_, share| {
-        if time.contains(&u64::from(share.time))
-            && let Some(Some(member)) = members.get(share.user.0 as usize)
-        {
-            let (line, work) = lines.entry(*member).or_default();
-            line.shares += 1;
-            *work += u128::from(share.work);
-        }
-        true
-    })?;
     let mut chapters: BTreeMap<String, Line> = BTreeMap::new();
     let (mut before, mut last) = (None, None);
     for (id, facts, counts_at) in chain(store)? {
@@ -93,6 +82,18 @@ pub fn report(store: &Store, prefixes: &Prefixes, time: &Range<u64>) -> Result<V
     for (member, amount) in carried_after(store, last)? {
         lines.entry(member).or_default().0.balance = amount;
     }
+    // Last, since they take long, and of all tables theirs are never merged by a running pool.
+    let users: Vec<Option<Address>> = store.users()?.iter().map(|name| member_of(name, prefixes)).collect();
+    store.read_shares(0, |_, share| {
+        if time.contains(&u64::from(share.time))
+            && let Some(Some(member)) = users.get(share.user.0 as usize)
+        {
+            let (line, work) = lines.entry(*member).or_default();
+            line.shares += 1;
+            *work += u128::from(share.work);
+        }
+        true
+    })?;
     let members = lines.into_iter().map(|(member, (line, work))| Line {
         address: member.to_base58(prefixes),
         work: difficulty_of(work),

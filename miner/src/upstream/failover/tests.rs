@@ -81,7 +81,12 @@ async fn the_only_pool_is_connected_to_again_after_a_wait_where_it_refuses_all_s
     let (mut failover, _board, _pools) = failover().await;
     failover.urls.truncate(1);
     failover.backoff = Backoff::new(failover.manner.timing, 1);
-    let waits: Vec<Duration> = (0..12).map(|_| failover.lost(&Lost::Refused(16))).collect();
+    let refused = |_| {
+        failover.since = Instant::now().checked_sub(Duration::from_secs(61)).unwrap();
+        failover.fruitless = true;
+        failover.lost(&Lost::Refused(16))
+    };
+    let waits: Vec<Duration> = (0..12).map(refused).collect();
     assert!(waits[0] >= Duration::from_millis(250), "{waits:?}");
     assert!(waits[11] >= Duration::from_secs(15), "they double where it goes on: {waits:?}");
     assert_eq!(failover.backoff.pool(), 0);
