@@ -138,9 +138,12 @@ impl Failover {
                     Err(lost) => {
                         self.still_away(next, &lost);
                         // The current pool may take its time: the list is gone through meanwhile, again and again.
-                        let (after, now) = ((next + 1) % self.urls.len(), Instant::now());
-                        rival_from = Some(if after == number { (first, now + pause) } else { (after, now) });
-                        pause = if after == number { pause.saturating_mul(2) } else { pause };
+                        let (mut after, mut at) = ((next + 1) % self.urls.len(), Instant::now());
+                        if after == number {
+                            (after, at) = (first, at + pause);
+                            pause = pause.saturating_mul(2);
+                        }
+                        rival_from = Some((after, at));
                     }
                 },
                 wished = self.wishes.next() => if wished != number {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use iop_mining::sample::{key, license, template, tip};
-use iop_stratum::fields::{Nonce, VersionBits};
 
+use super::work::tests::share;
 use super::*;
 use crate::dispatcher::{Current, Dispatcher};
 use crate::stats::{DeviceStats, Stats};
@@ -41,15 +41,7 @@ fn miner(datadir: &Path) -> Miner {
 
 /// A block of this job.
 fn block(prepared: &Prepared, finder: &Arc<DeviceStats>) -> Share {
-    let share = |nonce| Share {
-        job: Arc::clone(&prepared.job),
-        extranonce2: prepared.job.extranonce2(0),
-        version_bits: VersionBits(0),
-        ntime: prepared.job.ntime(),
-        nonce: Nonce(nonce),
-        finder: Arc::clone(finder),
-    };
-    (0..).map(share).find(|share| prepared.solve(share).is_some()).unwrap()
+    (0..).map(|nonce| share(prepared, nonce, finder)).find(|share| prepared.solve(share).is_some()).unwrap()
 }
 
 #[tokio::test]

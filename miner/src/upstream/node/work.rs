@@ -129,7 +129,7 @@ impl Prepared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use bitcoin::Block;
     use bitcoin::consensus::encode::deserialize_hex;
@@ -139,24 +139,33 @@ mod tests {
     use iop_stratum::fields::{Nonce, VersionBits};
 
     use super::*;
-    use crate::stats::Stats;
+    use crate::stats::{DeviceStats, Stats};
 
     fn maker(payout: Option<Address>) -> Maker {
         Maker::new(Arc::from([key(true)]), payout, Params::devnet().prefixes)
     }
 
-    /// Finds the first block of a job by trial.
-    fn first_block(prepared: &Prepared) -> Block {
-        let finder = Stats::new().device("cpu");
-        let share = |nonce| Share {
+    /// What a device finds in a job if this nonce is one.
+    pub(in crate::upstream::node) fn share(
+        prepared: &Prepared,
+        nonce: u32,
+        finder: &Arc<DeviceStats>,
+    ) -> Share {
+        Share {
             job: Arc::clone(&prepared.job),
             extranonce2: prepared.job.extranonce2(0x1234_5678_9abc),
             version_bits: VersionBits(0x0000_6000),
             ntime: prepared.job.ntime(),
             nonce: Nonce(nonce),
-            finder: Arc::clone(&finder),
-        };
-        let found: Vec<Solved> = (0..20_000).filter_map(|nonce| prepared.solve(&share(nonce))).collect();
+            finder: Arc::clone(finder),
+        }
+    }
+
+    /// Finds the first block of a job by trial.
+    fn first_block(prepared: &Prepared) -> Block {
+        let finder = Stats::new().device("cpu");
+        let solve = |nonce| prepared.solve(&share(prepared, nonce, &finder));
+        let found: Vec<Solved> = (0..20_000).filter_map(solve).collect();
         assert!((80..300).contains(&found.len()), "{}: one in 128", found.len());
         let block: Block = deserialize_hex(&found[0].block).unwrap();
         assert_eq!(block.block_hash().to_string(), found[0].hash);
