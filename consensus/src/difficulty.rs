@@ -3,10 +3,12 @@
 //! The compact form (`nBits`) has an exponent byte and a 23-bit mantissa with a sign. The target is
 //! mantissa * 256^(exponent - 3), a 256-bit number.
 
+use std::ops::RangeInclusive;
+
 use bitcoin::pow::{CompactTarget, Work};
 use bitcoin::{BlockHash, Target};
 
-use crate::ancestors::Ancestors;
+use crate::ancestors::{Ancestors, HeaderInfo};
 use crate::params::Params;
 
 /// Decodes a compact target. Returns `None` if the reference rejects it in any header: negative, zero, or larger than
@@ -66,6 +68,23 @@ pub fn next_work_required(chain: &dyn Ancestors, block_time: u32, params: &Param
     retarget(tip.bits, i64::from(tip.time) - i64::from(first.time), params)
 }
 
+/// The times that the block after `chain`'s tip may be given in place of `block_time` and still carry the same bits. All
+/// of them, but for a test network whose difficulty has not fallen to the limit.
+pub fn times_of_same_work(chain: &dyn Ancestors, block_time: u32, params: &Params) -> RangeInclusive<u32> {
+    let bits = |time| next_work_required(chain, time, params);
+    if bits(u32::MIN) == bits(u32::MAX) {
+        return u32::MIN..=u32::MAX;
+    }
+    let last = u32::try_from(last_of_usual_work(chain.header(chain.tip_height()), params))
+        .expect("a later time, which has other bits, fits 32 bits");
+    if block_time <= last { u32::MIN..=last } else { last + 1..=u32::MAX }
+}
+
+/// The last time at which a test network's block on this parent may not use the limit.
+fn last_of_usual_work(parent: HeaderInfo, params: &Params) -> i64 {
+    i64::from(parent.time) + 2 * i64::from(params.pow.target_spacing)
+}
+
 /// Test network rule: a block more than twice the spacing after its parent may use the limit; other blocks use the bits
 /// of the last block that did not make use of this.
 fn min_difficulty_work(
@@ -76,7 +95,7 @@ fn min_difficulty_work(
 ) -> CompactTarget {
     let mut height = chain.tip_height();
     let mut header = chain.header(height);
-    if i64::from(block_time) > i64::from(header.time) + 2 * i64::from(params.pow.target_spacing) {
+    if i64::from(block_time) > last_of_usual_work(header, params) {
         return limit;
     }
     while height > 0
@@ -129,7 +148,7 @@ fn div_small(target: Target, divisor: u64) -> Target {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::ancestors::{HeaderInfo, TestChain};
+    use crate::ancestors::TestChain;
     use proptest::prelude::*;
 
     fn compact(bits: u32) -> CompactTarget {
@@ -191,5 +210,46 @@ mod tests {
         assert_eq!(next_work_required(&chain, 1000, &test), hard.bits);
         assert_eq!(next_work_required(&chain, 1000 + 1200, &test), hard.bits);
         assert_eq!(next_work_required(&chain, 1000 + 1201, &test), limit);
+    }
+
+    proptest! {
+        #[test]
+        fn at_all_times_of_the_same_work_the_bits_are_the_same_and_at_others_they_are_not(
+            is_hard in prop::collection::vec(any::<bool>(), 1..6),
+            parent_time in any::<u32>(),
+            block_time in any::<u32>(),
+            near in 0u32..3000,
+            other in any::<u32>(),
+        ) {
+            let test = Params::test();
+            let limit = test.pow.limit.to_compact_lossy();
+            let header = |&hard: &bool| HeaderInfo {
+                version: 0x2000_0000,
+                time: parent_time,
+                bits: if hard { compact(0x1b01_0000) } else { limit },
+            };
+            let chain = TestChain(is_hard.iter().map(header).collect());
+            for block_time in [block_time, parent_time.saturating_add(near)] {
+                let times = times_of_same_work(&chain, block_time, &test);
+                prop_assert!(times.contains(&block_time));
+                let bits = |time| next_work_required(&chain, time, &test);
+                let before = times.start().saturating_sub(1);
+                let after = times.end().saturating_add(1);
+                for time in [other, *times.start(), *times.end(), before, after] {
+                    prop_assert_eq!(bits(time) == bits(block_time), times.contains(&time), "{}", time);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_no_block_may_use_the_limit_for_its_time_all_times_are_of_the_same_work() {
+        let hard = HeaderInfo { version: 0x2000_0000, time: 1000, bits: compact(0x1b01_0000) };
+        let chain = TestChain(vec![hard, hard]);
+        assert_eq!(times_of_same_work(&chain, 1000, &Params::main()), 0..=u32::MAX);
+        assert_eq!(times_of_same_work(&chain, 2200, &Params::test()), 0..=2200);
+        assert_eq!(times_of_same_work(&chain, 2201, &Params::test()), 2201..=u32::MAX);
+        let interval = TestChain::repeat(hard, Params::test().pow.retarget_interval() as usize);
+        assert_eq!(times_of_same_work(&interval, 1000, &Params::test()), 0..=u32::MAX, "a retarget");
     }
 }

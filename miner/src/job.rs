@@ -20,6 +20,7 @@ pub struct Job {
     job: client::Job,
     work: Work,
     target: Target,
+    latest: NTime,
 }
 
 impl Job {
@@ -30,18 +31,19 @@ impl Job {
     #[must_use]
     pub fn new(serial: Serial, job: client::Job) -> Self {
         let target = job.target();
-        Self::with_target(serial, job, target)
+        Self::of_blocks(serial, job, target, NTime(u32::MAX))
     }
 
-    /// A job whose shares must meet exactly this target, whatever its difficulty: that of a block.
+    /// A job whose shares must be blocks: they must meet exactly this target, whatever the job's difficulty, and not be
+    /// later than `latest`.
     ///
     /// # Panics
     /// As [`Self::new`].
     #[must_use]
-    pub fn with_target(serial: Serial, job: client::Job, target: difficulty::Target) -> Self {
+    pub fn of_blocks(serial: Serial, job: client::Job, target: difficulty::Target, latest: NTime) -> Self {
         assert!(job.extranonce2_size <= MAX_EXTRANONCE2_SIZE, "the session checks the width");
         let target = Target::from_le_bytes(target.to_le_bytes());
-        Self { serial, work: job.work(), target, job }
+        Self { serial, work: job.work(), target, latest, job }
     }
 
     /// The job as received from the upstream.
@@ -79,6 +81,12 @@ impl Job {
     #[must_use]
     pub fn ntime(&self) -> NTime {
         self.job.notify.ntime
+    }
+
+    /// The latest time that its headers may have, as far as that is known.
+    #[must_use]
+    pub fn latest(&self) -> NTime {
+        self.latest
     }
 
     /// The highest extranonce2, as a counter. Every lower counter is valid too.

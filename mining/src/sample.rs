@@ -23,6 +23,7 @@ pub fn template(height: u32) -> Template {
         target: Target::from_compact(bits).expect("a sensible constant"),
         time: 1_700_000_000,
         min_time: 1_699_999_000,
+        max_time: u32::MAX,
         coinbase_value: 50 * iop_consensus::COIN,
         witness_commitment: None,
         txids: vec![],

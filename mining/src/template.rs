@@ -32,6 +32,9 @@ pub struct Template {
     pub time: u32,
     /// The lowest time that the header may have.
     pub min_time: u32,
+    /// The highest time that the header may have with these bits; `u32::MAX` if the node names none. Test networks have
+    /// one: their difficulty falls when no block has come for long.
+    pub max_time: u32,
     /// The most that the coinbase may pay, in base units: subsidy and fees.
     pub coinbase_value: u64,
     /// The output script that commits to the witnesses, if segwit is active.
@@ -57,6 +60,7 @@ struct WireTemplate<'a> {
     bits: String,
     curtime: u32,
     mintime: u32,
+    maxtime: Option<u32>,
     coinbasevalue: u64,
     #[serde(borrow)]
     transactions: Vec<WireTransaction<'a>>,
@@ -136,6 +140,7 @@ impl WireTemplate<'_> {
             target: Target::from_compact(bits).ok_or_else(|| wrong("bits"))?,
             time: self.curtime,
             min_time: self.mintime,
+            max_time: self.maxtime.unwrap_or(u32::MAX),
             coinbase_value: self.coinbasevalue,
             witness_commitment: commitment.map_err(|_| wrong("default_witness_commitment"))?,
             txids,
@@ -343,9 +348,12 @@ mod tests {
     fn a_template_is_read() {
         let template = read(wire()).unwrap();
         assert_eq!(
-            (template.height, template.time, template.min_time, template.coinbase_value),
-            (7, 5, 4, 50)
+            (template.height, template.time, template.min_time, template.max_time, template.coinbase_value),
+            (7, 5, 4, u32::MAX, 50)
         );
+        let mut until = wire();
+        until["maxtime"] = json!(6);
+        assert_eq!(read(until).unwrap().max_time, 6);
         assert_eq!(template.transactions, [0xaa, 0xbb, 0xcc]);
         assert_eq!(template.txids[0][0], 2, "in SHA-256's order");
         assert_eq!(template.target, Target::from_compact(0x1d7f_ffff).unwrap());

@@ -45,9 +45,10 @@ pub fn judge(
         return Err(Reject::JobNotFound);
     }
     let (min, clock) = (job.template.min_time, now.max(job.template.time));
-    let max = clock.saturating_add(MAX_TIME_AHEAD);
+    let max = clock.saturating_add(MAX_TIME_AHEAD).min(job.template.max_time);
     let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
-    if submit.ntime.0 < min || u64::from(submit.ntime.0) > u64::from(clock) + MAX_FUTURE_BLOCK_TIME {
+    let latest = (u64::from(clock) + MAX_FUTURE_BLOCK_TIME).min(job.template.max_time.into());
+    if submit.ntime.0 < min || u64::from(submit.ntime.0) > latest {
         return Err(false_time());
     }
     let version = submit.version_bits.map_or(job.version, |bits| job.version.rolled(mask, bits));
@@ -191,6 +192,21 @@ mod tests {
         assert!(judged(two_hours, block).unwrap().is_block);
         for wrong in [two_hours + 1, job.template.min_time - 1] {
             assert!((0..2000).all(|nonce| judged(wrong, nonce).is_err_and(|reject| reject.code() == 20)));
+        }
+    }
+
+    #[test]
+    fn after_the_templates_last_time_not_even_a_block_is_taken() {
+        let mut job = job();
+        Arc::make_mut(&mut job.template).max_time = NOW + 100;
+        let easiest = Difficulty::new(1e-300).unwrap();
+        let judged = |ntime, nonce| {
+            let submit = Submit { ntime: NTime(ntime), ..submit(&job, nonce) };
+            judge(&job, easiest, &Extranonce1::from_u32(0), VersionMask::SERVER, &submit, NOW)
+        };
+        assert!((0..2000).all(|nonce| judged(NOW + 100, nonce).is_ok()));
+        for late in [NOW + 101, NOW + MAX_TIME_AHEAD, NOW + 7200] {
+            assert!((0..2000).all(|nonce| judged(late, nonce).is_err_and(|reject| reject.code() == 20)));
         }
     }
 

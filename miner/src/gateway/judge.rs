@@ -49,9 +49,10 @@ pub fn judge(
         .extranonce2(prefix, &submit.extranonce2)
         .ok_or(Reject::Other("extranonce2 of another width than that of the job".into()))?;
     let (min, clock) = (upstream.ntime().0, now.max(upstream.ntime().0));
-    let max = clock.saturating_add(MAX_TIME_AHEAD);
+    let max = clock.saturating_add(MAX_TIME_AHEAD).min(upstream.latest().0);
     let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
-    if submit.ntime.0 < min || u64::from(submit.ntime.0) > u64::from(clock) + MAX_FUTURE_BLOCK_TIME {
+    let latest = (u64::from(clock) + MAX_FUTURE_BLOCK_TIME).min(upstream.latest().0.into());
+    if submit.ntime.0 < min || u64::from(submit.ntime.0) > latest {
         return Err(false_time());
     }
     let told = job.version();

@@ -401,7 +401,9 @@ impl Machine {
         let last = self.jobs.last_mut().expect("there is one");
         let later = last.later.saturating_add(1);
         // A past time is valid at any pool, so an upstream may repeat its work once a second for any length of time.
-        let most = MAX_VARIANTS.max(now().saturating_sub(last.job.upstream().ntime().0));
+        let (time, latest) = (last.job.upstream().ntime().0, last.job.upstream().latest().0);
+        let most =
+            MAX_VARIANTS.max(now().saturating_sub(time)).min(latest.saturating_sub(time).saturating_add(1));
         if later >= most || last.sent.len() >= MAX_VARIANTS as usize {
             // Send the same job again, with the shares already counted for it.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);

@@ -10,6 +10,7 @@ mod shares;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use iop_stratum::fields::NTime;
 use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use serde_json::{Value, json};
@@ -103,11 +104,23 @@ impl Stand {
 
     /// The upstream sends the current job again, possibly changed.
     fn repeat_job(&mut self, change: impl FnOnce(&mut iop_stratum::client::Job)) {
-        let mut same = self.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
+        let current = self.dispatcher.follow().borrow().job.clone().unwrap();
+        self.again(&current, current.latest(), change);
+    }
+
+    /// The upstream sends the current job again, now with a latest time so many seconds after its own.
+    fn repeat_job_until(&mut self, later: u32) {
+        let current = self.dispatcher.follow().borrow().job.clone().unwrap();
+        self.again(&current, NTime(current.ntime().0 + later), |_| ());
+    }
+
+    fn again(&mut self, job: &Job, latest: NTime, change: impl FnOnce(&mut iop_stratum::client::Job)) {
+        let mut same = job.stratum().clone();
         same.notify = Arc::new(Notify::clone(&same.notify));
         change(&mut same);
         self.jobs += 1;
-        self.dispatcher.set_job(Arc::new(Job::new(Serial(self.jobs), same)));
+        let target = same.target();
+        self.dispatcher.set_job(Arc::new(Job::of_blocks(Serial(self.jobs), same, target, latest)));
         self.publish();
     }
 

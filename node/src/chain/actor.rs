@@ -5,7 +5,6 @@
 //! thread ends and the node with it: nothing may be decided on a state that cannot be stored.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 
 use bitcoin::block::Header;
@@ -15,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::error;
 
 use super::checked::CheckedBlock;
-use super::clock::now;
+use super::clock::{AdjustedClock, now};
 use super::events::{ChainEvent, Events};
 use super::state::ChainState;
 use super::verdict::{BlockAccepted, HeadersAccepted, Submitted};
@@ -65,8 +64,7 @@ pub struct ChainHandle {
     events: Events,
     storage: Arc<Storage>,
     params: Arc<Params>,
-    /// How many seconds the peers' clocks are ahead of this machine's.
-    clock_offset: Arc<AtomicI64>,
+    clock: AdjustedClock,
 }
 
 /// Starts the thread. It ends when every handle is dropped or the storage fails.
@@ -93,7 +91,7 @@ pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), Stora
         let _ = syncing.join();
         closed
     });
-    let handle = ChainHandle { work, published, events, storage, params, clock_offset: Arc::default() };
+    let handle = ChainHandle { work, published, events, storage, params, clock: AdjustedClock::default() };
     (handle, thread.expect("the system can start a thread"))
 }
 
@@ -151,13 +149,18 @@ impl ChainHandle {
         &self,
         act: impl FnOnce(&mut ChainState, u64) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, Stopped> {
-        let offset = self.clock_offset.clone();
-        self.run(move |state| act(state, now().saturating_add_signed(offset.load(Ordering::Relaxed)))).await
+        let clock = self.clock.clone();
+        self.run(move |state| act(state, clock.now())).await
+    }
+
+    /// The time that blocks are judged by, as in [`ChainHandle::run_at`].
+    pub fn now(&self) -> u64 {
+        self.clock.now()
     }
 
     /// Sets how many seconds the peers' clocks are ahead of this machine's.
     pub fn correct_clock(&self, offset: i64) {
-        self.clock_offset.store(offset, Ordering::Relaxed);
+        self.clock.correct(offset);
     }
 
     /// Submits a block, as `submitblock` does.

@@ -17,7 +17,7 @@ use bitcoin::consensus::encode::serialize;
 use bitcoin::{BlockHash, CompactTarget, ScriptBuf, Transaction, Txid, Wtxid};
 use iop_consensus::ancestors::{Ancestors, median_time_past};
 use iop_consensus::block::{SoftForks, witness_commitment_of};
-use iop_consensus::difficulty::next_work_required;
+use iop_consensus::difficulty::{next_work_required, times_of_same_work};
 use iop_consensus::subsidy::subsidy;
 use iop_consensus::versionbits::{State, block_version};
 use iop_consensus::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT};
@@ -91,8 +91,11 @@ pub struct Template {
     pub bits: CompactTarget,
     /// The current time, or the earliest allowed time if that is later, seconds.
     pub time: u32,
-    /// The earliest allowed time, seconds.
+    /// The earliest allowed time with these bits, seconds.
     pub min_time: u32,
+    /// The latest time with these bits, seconds: on test networks the difficulty falls when no block has come for long.
+    /// `None` where it does not; that nodes refuse blocks from the future is another matter.
+    pub max_time: Option<u32>,
     /// The transactions, parents before children.
     pub transactions: Arc<[TemplateTx]>,
     /// The most that the coinbase may pay: subsidy and fees, base units.
@@ -212,6 +215,7 @@ pub fn template_with(state: &mut ChainState, contents: Contents, now: u64) -> Te
         .named()
         .map(|(name, d)| (name, d.bit, cache.state_after(&chain, parent, d, &params.deployments)));
     let bits = next_work_required(&chain, time, &params);
+    let times = times_of_same_work(&chain, time, &params);
     let previous = chain.hash(parent);
     let globals = state.registry().globals();
     let (cap_enabled, factor) = (globals.cap_enabled, globals.factor);
@@ -227,7 +231,8 @@ pub fn template_with(state: &mut ChainState, contents: Contents, now: u64) -> Te
         version,
         bits,
         time,
-        min_time,
+        min_time: min_time.max(*times.start()),
+        max_time: Some(*times.end()).filter(|time| *time < u32::MAX),
         coinbase_value: subsidy(parent + 1, params.halving_interval) + fees,
         transactions,
         witness_commitment,

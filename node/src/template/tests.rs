@@ -22,7 +22,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+        Self::with(Params::regtest())
+    }
+
+    fn with(params: Params) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path(), &params).unwrap();
         let state = ChainState::load(Arc::new(params), Arc::new(storage)).unwrap();
         Self { state, _dir: dir }
@@ -86,4 +90,39 @@ fn what_spends_a_coinbase_that_came_again_is_in_no_template_while_its_first_copy
     let offered = world.state.offer(spender, u64::MAX, NOW).unwrap();
     assert_eq!(offered.err(), Some(Reject::AlreadyInChain));
     world.mine(1);
+}
+
+/// On test networks the difficulty falls once no block has come for twice the spacing, and a block's bits must fit its
+/// time.
+#[test]
+fn any_time_from_the_templates_least_to_its_latest_goes_with_its_bits_and_the_next_does_not() {
+    let mut params = Params::regtest();
+    params.pow.no_retarget = false;
+    params.pow.target_timespan = 10 * params.pow.target_spacing;
+    let mut world = World::with(params);
+    world.mine(9);
+    assert_eq!(template(&mut world.state, NOW).max_time, None, "at the limit anyway, so far");
+    world.mine(1);
+    let limit = world.state.params().pow.limit.to_compact_lossy();
+    let spacing = world.state.params().pow.target_spacing;
+    let usual = template(&mut world.state, NOW);
+    let last = usual.max_time.unwrap();
+    assert!(
+        usual.bits != limit && last > usual.time + spacing && last < usual.time + 3 * spacing,
+        "{usual:?}"
+    );
+    assert_eq!(template(&mut world.state, last.into()).bits, usual.bits);
+    let easy = template(&mut world.state, u64::from(last) + 1);
+    assert_eq!((easy.bits, easy.min_time, easy.max_time), (limit, last + 1, None));
+
+    let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
+    let later = u64::from(last) + 1;
+    for (made, time, verdict) in
+        [(&usual, last + 1, Some("bad-diffbits")), (&easy, last, Some("bad-diffbits")), (&usual, last, None)]
+    {
+        let block = mine(&Template { time, ..made.clone() }, &payee, || false).unwrap();
+        assert_eq!(world.state.submit(block, later).unwrap().answer().as_deref(), verdict, "{time}");
+    }
+    let next = template(&mut world.state, later);
+    assert_eq!((next.bits, next.max_time), (usual.bits, Some(last + 2 * spacing)));
 }

@@ -87,6 +87,29 @@ fn a_new_tips_first_template_is_empty_but_after_a_block_that_passed_over_what_wa
     assert!(!template["longpollid"].as_str().unwrap().ends_with('e'), "{template}");
 }
 
+/// With blocks two seconds apart and the rule of test networks, the difficulty falls four seconds after the tip. It has to
+/// have risen first: at the second retarget, as the first one counts from the genesis block.
+#[test]
+fn a_long_poll_is_answered_when_the_templates_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "base = \"regtest\"\nname = \"falling\"\nno_retarget = false\nmin_difficulty_blocks = true\n\
+                pow_target_spacing = 2\npow_target_timespan = 40\n\
+                pow_limit = \"00ffff0000000000000000000000000000000000000000000000000000000000\"\n";
+    let network = Network::file(dir.path(), file);
+    let node = Node::start(dir.path(), &network).unwrap();
+    let [admin, ..] = devnet_keys(dir.path());
+    generate(&node.rpc, 40, &admin, &network.params());
+    let poll =
+        |id: &Value| node.rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]));
+    let usual = poll(&Value::String(String::new()));
+    let (bits, last) = (usual["bits"].clone(), usual["maxtime"].as_u64().unwrap());
+    assert!(bits != "2000ffff" && last >= usual["curtime"].as_u64().unwrap(), "{usual}");
+    let easy = poll(&usual["longpollid"]);
+    assert_eq!((&easy["bits"], &easy["mintime"]), (&json!("2000ffff"), &json!(last + 1)), "{easy}");
+    assert_eq!((&easy["previousblockhash"], easy.get("maxtime")), (&usual["previousblockhash"], None));
+    assert!(easy["curtime"].as_u64().unwrap() > last, "{easy}");
+}
+
 #[test]
 fn a_long_poll_is_answered_by_the_next_block() {
     let stand = Stand::start("longpoll", "");

@@ -213,3 +213,21 @@ fn a_block_counts_as_far_ahead_as_nodes_take_it_and_another_share_does_not() {
     let mut ahead = client.machine.shares().drain(..).filter(|share| share.ntime.0 > clock + 600).peekable();
     assert!(ahead.peek().is_some() && ahead.all(|share| share.is_block()));
 }
+
+#[test]
+fn nothing_is_given_out_or_taken_after_the_jobs_latest_time() {
+    let mut stand = Stand::with_job(8, 0, ANY_HASH);
+    stand.repeat_job_until(3);
+    let (mut client, told) = stand.worker();
+    let mut newest = told.clone();
+    let later = (0..6).map(|_| {
+        stand.repeat_job(|_| ());
+        newest = Told::of(&stand.tell(&mut client));
+        newest.ntime - told.ntime
+    });
+    assert_eq!(later.collect::<Vec<_>>(), [1, 2, 3, 0, 0, 0], "the same again, rather than later");
+    let mut code = |later, nonce| client.submit(&newest, &[0; 4], told.ntime + later, nonce, None);
+    assert_eq!(code(3, 0), 0);
+    // Every second hash is a block here; past the latest time its bits are wrong.
+    assert!((0..64).all(|nonce| code(4, nonce) == 20));
+}

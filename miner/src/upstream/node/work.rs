@@ -85,8 +85,9 @@ impl Maker {
             difficulty: template.target.difficulty(),
             version_mask: VersionMask::SERVER,
         };
+        let job = Job::of_blocks(serial, job, template.target, NTime(template.max_time));
         Prepared {
-            job: Arc::new(Job::with_target(serial, job, template.target)),
+            job: Arc::new(job),
             license: key.address().to_base58(&self.prefixes),
             template: Arc::new(template),
             received,
@@ -100,14 +101,15 @@ impl Maker {
         let notify = Arc::make_mut(&mut job.notify);
         (notify.job_id, notify.ntime) = (coinbase::job_id(number), NTime(time(prepared, now)));
         notify.clean = false;
-        let job = Job::with_target(serial, job, prepared.template.target);
+        let job = Job::of_blocks(serial, job, prepared.template.target, prepared.job.latest());
         Prepared { job: Arc::new(job), ..prepared.clone() }
     }
 }
 
 fn time(prepared: &Prepared, now: Instant) -> u32 {
     let since: Duration = now.saturating_duration_since(prepared.received);
-    prepared.template.time.saturating_add(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    let time = prepared.template.time.saturating_add(u32::try_from(since.as_secs()).unwrap_or(u32::MAX));
+    time.min(prepared.template.max_time)
 }
 
 impl Prepared {
@@ -204,6 +206,17 @@ pub(super) mod tests {
         let again = maker.later(&later, now + Duration::from_secs(60));
         assert_eq!(again.job.ntime().0, before.ntime.0 + 60, "counted from the template");
         let _ = first_block(&again);
+    }
+
+    #[test]
+    fn the_time_goes_no_further_than_the_templates_last() {
+        let (mut maker, now) = (maker(None), Instant::now());
+        let until = Template { max_time: template(7).time + 40, ..template(7) };
+        let prepared = maker.make(until, 0, now, true);
+        assert_eq!(prepared.job.latest().0, prepared.job.ntime().0 + 40);
+        let later = maker.later(&prepared, now + Duration::from_secs(41));
+        assert_eq!(later.job.ntime(), prepared.job.latest());
+        assert_eq!(later.job.latest(), prepared.job.latest());
     }
 
     #[test]

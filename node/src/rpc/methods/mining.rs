@@ -1,8 +1,5 @@
 //! Templates, block submission, and mining on demand.
 
-use std::time::Duration;
-
-use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::wire::read_block;
@@ -14,17 +11,11 @@ use super::super::error::{
     CLIENT_IN_INITIAL_DOWNLOAD, DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC,
     RpcError, TYPE,
 };
-use super::{Context, json as format};
+use super::{Context, json as format, long_poll};
 use crate::generate::{Payee, mine};
 use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
 
-/// A long poll on an unchanged tip is answered after this if the mempool has changed (Core's minute)...
-const LONG_POLL_MEMPOOL: Duration = Duration::from_secs(60);
-/// ...and is checked again this often.
-const LONG_POLL_STEP: Duration = Duration::from_secs(10);
-/// Replaces the mempool's change counter in the id of an empty template.
-const EMPTY: &str = "e";
 /// Maximum number of blocks per `generatetoaddress`.
 const MAX_GENERATE: i64 = 100_000;
 
@@ -56,7 +47,7 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
     if let Some(id) = field("longpollid") {
         let id =
             id.as_str().ok_or_else(|| RpcError::new(INVALID_PARAMETER, "longpollid must be a string"))?;
-        let new_tip = wait_for_change(context, id).await == Woken::NewTip;
+        let new_tip = long_poll::wait_for_change(context, id).await == long_poll::Woken::NewTip;
         // After an empty block the first template is the full one; otherwise, on a chain whose blocks come faster
         // than pools ask for the second template, no waiting transaction would ever be mined.
         if new_tip && !context.chain.published().borrow().tip_is_empty {
@@ -64,12 +55,10 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         }
     }
     let (template, mempool_changes) = context.chain.template(contents).await?;
-    // An id different from the full template's, so that the client's next poll is answered with that at once.
-    let state = if contents == Contents::Empty { EMPTY.to_owned() } else { mempool_changes.to_string() };
-    let long_poll_id = format!("{}{state}", template.previous);
+    let long_poll_id = long_poll::Id::of(&template, contents, mempool_changes);
     let license = &context.params.license;
     let (required, registry) = (license.requires_license(template.height), template.registry);
-    let mut out = template_fields(template, long_poll_id, knows_segwit);
+    let mut out = template_fields(template, &long_poll_id, knows_segwit);
     out.insert(
         "license".into(),
         json!({
@@ -109,44 +98,13 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
     Ok(json!(verdict.answer()))
 }
 
-/// Why a long poll returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Woken {
-    /// There is a new tip: the answer is usually an empty template, which is available at once.
-    NewTip,
-    /// Another reason, or there was nothing to wait for.
-    Other,
-}
-
-/// Returns when the tip differs from the one in the long-poll id, when a minute has passed and the mempool has
-/// changed, or when the node stops. The id of an empty template never waits on its tip: the full template is next.
-async fn wait_for_change(context: &Context, id: &str) -> Woken {
-    let (tip, changes) = id.split_at_checked(64).unwrap_or((id, ""));
-    let Ok(tip) = tip.parse::<BlockHash>() else { return Woken::Other };
-    let mut published = context.chain.published();
-    let latest = published.clone();
-    if changes == EMPTY && latest.borrow().tip == tip {
-        return Woken::Other;
-    }
-    let mut shutdown = context.shutdown.subscribe();
-    let mut wait = LONG_POLL_MEMPOOL;
-    loop {
-        tokio::select! {
-            _ = published.wait_for(|now| now.tip != tip) => return Woken::NewTip,
-            _ = shutdown.wait_for(|stop| *stop) => return Woken::Other,
-            () = tokio::time::sleep(wait) => {
-                if latest.borrow().mempool_changes.to_string() != changes {
-                    return Woken::Other;
-                }
-                wait = LONG_POLL_STEP;
-            }
-        }
-    }
-}
-
 /// The fields of BIP22, BIP23, BIP9 and BIP145, in the reference's order. Before segwit, limits are in whole
 /// signature operations and bytes, so they are divided by four.
-fn template_fields(template: Template, long_poll_id: String, knows_segwit: bool) -> Map<String, Value> {
+fn template_fields(
+    template: Template,
+    long_poll_id: &long_poll::Id,
+    knows_segwit: bool,
+) -> Map<String, Value> {
     let scale = if template.forks.segwit { 1 } else { WITNESS_SCALE_FACTOR };
     let mut out = Map::new();
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
@@ -161,9 +119,12 @@ fn template_fields(template: Template, long_poll_id: String, knows_segwit: bool)
     put("transactions", template.transactions.iter().map(|tx| template_tx(tx, scale)).collect());
     put("coinbaseaux", json!({ "flags": "" }));
     put("coinbasevalue", json!(template.coinbase_value));
-    put("longpollid", json!(long_poll_id));
+    put("longpollid", json!(long_poll_id.to_string()));
     put("target", json!(format::target_hex(template.bits)));
     put("mintime", json!(template.min_time));
+    if let Some(time) = template.max_time {
+        put("maxtime", json!(time));
+    }
     put("mutable", json!(["time", "transactions", "prevblock"]));
     put("noncerange", json!("00000000ffffffff"));
     put("sigoplimit", json!(MAX_BLOCK_SIGOPS_COST / scale));

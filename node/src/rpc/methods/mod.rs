@@ -6,6 +6,7 @@ mod control;
 mod info;
 mod json;
 mod license;
+mod long_poll;
 mod mining;
 mod network;
 mod pool;
