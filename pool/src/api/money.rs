@@ -1,5 +1,6 @@
 //! `/api/v1/payouts` and `/api/v1/shares`: the ledger, as JSON or CSV.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,10 +25,14 @@ use crate::ledger::views::MAX_BLOCKS;
 struct Query {
     address: Option<String>,
     csv: bool,
+    /// The least height.
+    from: Option<u32>,
+    /// The height above the greatest.
+    to: Option<u32>,
 }
 
 impl Query {
-    /// Parses `address=A&format=csv`.
+    /// Parses `address=A&format=csv` or `format=csv&from=HEIGHT&to=HEIGHT`.
     fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -36,11 +41,28 @@ impl Query {
                 Some(("format", "csv")) => query.csv = true,
                 Some(("format", "json")) => query.csv = false,
                 Some(("format", _)) => return Err("format must be json or csv".to_owned()),
-                _ => return Err("address=ADDRESS and format=json|csv are known here".to_owned()),
+                Some(("from", value)) => query.from = Some(height("from", value)?),
+                Some(("to", value)) => query.to = Some(height("to", value)?),
+                _ => {
+                    return Err("address=ADDRESS, format=json|csv, from=HEIGHT and to=HEIGHT are known here"
+                        .to_owned());
+                }
             }
         }
-        Ok(query)
+        match query {
+            Self { from: None, to: None, .. } | Self { csv: true, address: None, .. } => Ok(query),
+            _ => Err("from and to are for format=csv without an address".to_owned()),
+        }
     }
+
+    /// The heights of the blocks to be listed.
+    fn heights(&self) -> Range<u32> {
+        self.from.unwrap_or(u32::MIN)..self.to.unwrap_or(u32::MAX)
+    }
+}
+
+fn height(name: &str, value: &str) -> Result<u32, String> {
+    value.parse().map_err(|_| format!("{name} must be a height"))
 }
 
 fn unreadable(trouble: &LedgerError) -> Response {
@@ -82,14 +104,14 @@ impl hyper::body::Body for Parts {
     }
 }
 
-/// All blocks as CSV. They are read on a thread of its own, not much faster than the client takes them. For HTTP/1.0,
+/// The blocks of these heights as CSV. They are read on a thread of its own, not much faster than the client takes them. For HTTP/1.0,
 /// which cannot tell a piece from the whole without a length, as a proxy speaks it, they are put together first.
-async fn all_blocks(api: &Api, whole: bool) -> Response {
+async fn blocks(api: &Api, heights: Range<u32>, whole: bool) -> Response {
     let (ledger, (next_height, _)) = (Arc::clone(&api.shared.ledger), next_block(api));
     let (parts, mut rest) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         // Who has gone away takes no more.
-        let done = ledger.payouts_csv(next_height, |part| parts.blocking_send(Ok(part)).is_ok());
+        let done = ledger.payouts_csv(heights, next_height, |part| parts.blocking_send(Ok(part)).is_ok());
         if let Err(trouble) = done {
             let _ = parts.blocking_send(Err(trouble)); // in vain if the client has gone away too
         }
@@ -110,7 +132,7 @@ async fn all_blocks(api: &Api, whole: bool) -> Response {
     }
 }
 
-/// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it runs on a thread of its own.
+/// `/api/v1/payouts[?address=A][&format=csv][&from=HEIGHT][&to=HEIGHT]`. Reads the database, so it runs on a thread of its own.
 pub(super) async fn payouts(
     State(api): State<Arc<Api>>,
     version: Version,
@@ -121,7 +143,7 @@ pub(super) async fn payouts(
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
     if query.csv && query.address.is_none() {
-        return all_blocks(&api, version < Version::HTTP_11).await;
+        return blocks(&api, query.heights(), version < Version::HTTP_11).await;
     }
     tokio::task::spawn_blocking(move || respond(&api, &query)).await.unwrap_or_else(|_| broken())
 }
@@ -167,10 +189,21 @@ mod tests {
 
     #[test]
     fn a_query_is_read_or_refused_in_words() {
-        let query = |address: Option<&str>, csv| Ok(Query { address: address.map(str::to_owned), csv });
+        let query = |address: Option<&str>, csv| {
+            Ok(Query { address: address.map(str::to_owned), csv, ..Query::default() })
+        };
         assert_eq!(Query::parse(""), query(None, false));
         assert_eq!(Query::parse("address=abc&format=csv"), query(Some("abc"), true));
         assert_eq!(Query::parse("format=json&"), query(None, false));
+        let heights = |text: &str| Query::parse(text).map(|query| query.heights());
+        assert_eq!(heights("format=csv"), Ok(0..u32::MAX));
+        assert_eq!(heights("from=7&format=csv"), Ok(7..u32::MAX));
+        assert_eq!(heights("format=csv&from=7&to=9"), Ok(7..9));
+        for wrong in
+            ["format=csv&from=-1", "format=csv&to=4294967296", "from=1", "to=1&format=csv&address=abc"]
+        {
+            assert!(Query::parse(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["format=xml", "adress=a", "address", "=", "a=b=c"] {
             assert!(Query::parse(wrong).is_err(), "{wrong}");
         }

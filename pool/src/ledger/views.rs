@@ -1,7 +1,10 @@
 //! Views of the ledger for people: the window, payouts by block, a member's account. JSON and CSV.
 
 use std::fmt::Write;
+use std::ops::Range;
 
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
 use serde::{Serialize, Serializer};
 
@@ -239,7 +242,7 @@ impl Ledger {
         Ok(outputs)
     }
 
-    /// All blocks as CSV, the latest first, with a line for each output; `take` gets it in parts, and no more once it
+    /// The blocks of these heights as CSV, the latest first, with a line for each output; `take` gets it in parts, and no more once it
     /// returns false. So memory is bounded however many blocks there are. A block's state is that of the moment at which
     /// its part is made.
     ///
@@ -250,13 +253,16 @@ impl Ledger {
     /// The database cannot be read.
     pub fn payouts_csv(
         &self,
+        heights: Range<u32>,
         next_height: u32,
         mut take: impl FnMut(String) -> bool,
     ) -> Result<(), LedgerError> {
         let mut csv = String::from("height,hash,time,state,license,finder,address,amount,role,reward,fee\n");
-        let mut below: Option<BlockId> = None;
+        // No block has this hash.
+        let mut below = BlockId { height: heights.end, hash: BlockHash::all_zeros() };
         loop {
-            let blocks = self.store().newest_blocks(below.as_ref(), PART_BLOCKS)?;
+            let mut blocks = self.store().newest_blocks(Some(&below), PART_BLOCKS)?;
+            blocks.retain(|(id, _)| id.height >= heights.start);
             let states: Vec<State> =
                 self.read(|_, book| blocks.iter().map(|(id, _)| state(book, id, next_height)).collect());
             for ((id, facts), state) in blocks.iter().zip(states) {
@@ -273,7 +279,7 @@ impl Ledger {
             if !take(std::mem::take(&mut csv)) || blocks.len() < PART_BLOCKS {
                 return Ok(());
             }
-            below = blocks.last().map(|(id, _)| *id);
+            below = blocks[PART_BLOCKS - 1].0;
         }
     }
 

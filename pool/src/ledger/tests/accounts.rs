@@ -37,7 +37,7 @@ fn csv_has_all_blocks_and_whose_each_line_is() {
         parts.push(part);
         true
     };
-    pool.ledger.payouts_csv(count + 1, take).unwrap();
+    pool.ledger.payouts_csv(0..u32::MAX, count + 1, take).unwrap();
     assert!(parts.len() > 1, "it comes in parts");
     let csv = parts.concat();
     assert!(csv.starts_with("height,hash,time,state,license,finder,address,amount,role,reward,fee\n"));
@@ -56,8 +56,21 @@ fn csv_has_all_blocks_and_whose_each_line_is() {
         taken += 1;
         false
     };
-    pool.ledger.payouts_csv(count + 1, take).unwrap();
+    pool.ledger.payouts_csv(0..u32::MAX, count + 1, take).unwrap();
     assert_eq!(taken, 1, "who has gone away gets no more");
+    // Pieces of any heights make the whole.
+    let lines_of = |heights| {
+        let mut csv = String::new();
+        let take = |part: String| {
+            csv.push_str(&part);
+            true
+        };
+        pool.ledger.payouts_csv(heights, count + 1, take).unwrap();
+        csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pieces = [120..u32::MAX, 119..120, 50..119, 50..50, 0..50].map(lines_of);
+    assert!(pieces[1].iter().all(|line| line.starts_with("119,")) && !pieces[1].is_empty());
+    assert_eq!(pieces.concat(), lines_of(0..u32::MAX));
     let json = serde_json::to_value(pool.ledger.payouts(count + 1).unwrap()).unwrap();
     assert_eq!(json["blocks"].as_array().unwrap().len(), MAX_BLOCKS, "the latest");
     pool.close();
