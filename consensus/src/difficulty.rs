@@ -69,7 +69,8 @@ pub fn next_work_required(chain: &dyn Ancestors, block_time: u32, params: &Param
 }
 
 /// The times that the block after `chain`'s tip may be given in place of `block_time` and still carry the same bits. All
-/// of them, but for a test network whose difficulty has not fallen to the limit.
+/// of them, unless a block of a test network may use the limit for its time alone: then those up to, or those after,
+/// that moment.
 pub fn times_of_same_work(chain: &dyn Ancestors, block_time: u32, params: &Params) -> RangeInclusive<u32> {
     let bits = |time| next_work_required(chain, time, params);
     if bits(u32::MIN) == bits(u32::MAX) {

@@ -131,6 +131,9 @@ impl WireTemplate<'_> {
         if self.coinbasevalue > MAX_MONEY {
             return Err(wrong("coinbasevalue"));
         }
+        if self.maxtime.is_some_and(|max| max < self.curtime.max(self.mintime)) {
+            return Err(wrong("maxtime"));
+        }
         let commitment = self.default_witness_commitment.map(hex::decode).transpose();
         Ok(Template {
             height: self.height,
@@ -439,6 +442,7 @@ mod tests {
             ("coinbasevalue", json!(u64::MAX)),
             ("coinbasevalue", json!(MAX_MONEY + 1)),
             ("default_witness_commitment", json!("x")),
+            ("maxtime", json!(4)),
         ] {
             let mut wire = wire();
             wire[field] = value;

@@ -194,7 +194,7 @@ fn words(report: &Report) -> String {
     }
     if !report.moved.is_empty() {
         text.push_str(
-            "moved     the chain has moved on since the pool's last template, the next start books it\n",
+            "moved     the chain has moved on since the pool's last template, its next one books it\n",
         );
     }
     for moved in &report.moved {
@@ -342,7 +342,7 @@ fn judge_places(places: &[Placed], report: &mut Report) {
     let alive = || places.iter().filter(|block| block.is_alive);
     let is_there = |block: &&Placed| block.there == Some(block.id);
     let common = alive().filter(is_there).map(|block| block.id.height).max();
-    // Blocks above were found since the last template, which none of them is below.
+    // Blocks above were found since the last template.
     let top = top_of(places);
     let lowest = alive().filter(|block| !is_there(block)).map(|block| block.id.height).min();
     let has_moved = lowest.is_some_and(|lowest| Some(lowest) > common && top - lowest < MATURITY);
@@ -354,12 +354,12 @@ fn judge_places(places: &[Placed], report: &mut Report) {
                     block.there.map_or("no block".to_owned(), |there| format!("block {}", there.hash));
                 format!("the node has {there} at height {height}, not {hash}")
             }
-            (false, true) if height <= top => format!(
+            (false, true) => format!(
                 "the node has block {hash} at height {height} in its chain, the book counts it as orphaned"
             ),
             _ => continue,
         };
-        if has_moved && Some(height) > common {
+        if height > top || has_moved && Some(height) > common {
             report.moved.push(words);
         } else {
             report.wrong(words);
@@ -410,6 +410,7 @@ mod tests {
         assert_eq!(judged(&[3, 5, 8], &[6], 9..20), (0, 0), "as the books have it");
         assert_eq!(judged(&[3, 5, 8], &[6], 6..20), (2, 0), "one left the chain and one joined it");
         assert_eq!(judged(&[3, 5], &[], 3..20), (2, 0), "also where none is left");
+        assert_eq!(judged(&[3, 5], &[8, 9], 8..9), (1, 0), "found since the last template");
         assert_eq!(judged(&[3, 5, 8], &[], 5..6), (0, 1), "a chain does not move below what it has");
         assert_eq!(judged(&[3, 5, 8], &[6], 6..7), (0, 1), "nor does a block join it there");
         assert_eq!(judged(&[3, 5, 105], &[], 4..200), (0, 2), "no chain moves so deep");

@@ -108,6 +108,14 @@ impl Payouts {
         self.ledger.refusal()
     }
 
+    /// Tells the books what the chain builds on where there is no job.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written.
+    pub(crate) fn build_on(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
+        self.ledger.build_on(base)
+    }
+
     /// The job of a template on the block of ours below it.
     ///
     /// # Errors

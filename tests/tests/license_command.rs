@@ -235,6 +235,12 @@ fn a_key_that_others_can_read_or_a_node_that_is_not_there_is_named() {
     args.extend([stand.admin.display().to_string(), "--rpc".to_owned(), nowhere]);
     args.extend(["--rpc-cookie".to_owned(), cookie.display().to_string()]);
     args.extend(stand.network.flags());
-    let said = refused(run("iop-node", args), 1);
+    let said = refused(run("iop-node", args.clone()), 1);
     assert!(said.contains("cannot be asked") && said.contains(&port.to_string()), "{said}");
+    // A node that is not up has no cookie: that is no wrong usage.
+    let missing = stand.dir.path().join("none").join(".cookie").display().to_string();
+    let place = args.iter().position(|arg| arg == "--rpc-cookie").unwrap() + 1;
+    args[place].clone_from(&missing);
+    let said = refused(run("iop-node", args), 1);
+    assert!(said.contains(&missing) && said.contains("while the node runs"), "{said}");
 }

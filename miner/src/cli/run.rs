@@ -30,6 +30,12 @@ pub(super) struct Run {
 impl Run {
     /// Reads the file and passes its contents through the command line's parser.
     pub(super) fn command(self) -> Result<Command, Exit> {
+        let is_config = |flag: &OsString| flag.to_str().and_then(name) == Some("config");
+        if self.flags.iter().any(is_config) {
+            return Err(Exit::Usage(UsageError::File(
+                "--config comes first, before all other flags".to_owned(),
+            )));
+        }
         let text = files::read_text(&self.config, "configuration file");
         let text = text.map_err(|error| Exit::Usage(UsageError::File(error.to_string())))?;
         let asked: Vec<&str> = self.flags.iter().filter_map(|flag| flag.to_str().and_then(name)).collect();
@@ -239,6 +245,9 @@ mod tests {
         // An error on the command line is not blamed on the file.
         let line = complaint(FILE, "--threads 0");
         assert!(line.starts_with("--threads 0: expected 1 to 1024"), "{line}");
+        for late in ["--threads 1 --config other.toml", "--threads 1 --config=other.toml"] {
+            assert_eq!(complaint(FILE, late), "--config comes first, before all other flags");
+        }
         let arguments = ["iop-miner", "run", "--config", "/nowhere/m.toml"].map(OsString::from);
         let Err(Exit::Usage(error)) = parse(arguments) else { panic!("there is no such file") };
         assert!(

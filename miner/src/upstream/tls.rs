@@ -221,7 +221,9 @@ impl ServerCertVerifier for Verifier {
 /// A description of the error for users who know nothing about certificates but have to act.
 fn words(error: &io::Error, host: &str) -> String {
     use CertificateError::{BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
-    use CertificateError::{NotValidYet, NotValidYetContext, UnknownIssuer};
+    use CertificateError::{
+        NotValidYet, NotValidYetContext, UnknownIssuer, UnsupportedSignatureAlgorithmForPublicKeyContext,
+    };
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
     match tls {
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -232,8 +234,8 @@ fn words(error: &io::Error, host: &str) -> String {
             "it does not speak TLS at this port; stratum+tcp:// is without".to_owned()
         }
         Some(Error::InvalidCertificate(wrong)) => match wrong {
-            // The latter occurs if the signer has the name of a trusted CA but another key.
-            UnknownIssuer | BadSignature => {
+            // The others occur if the signer has the name of a trusted CA but another key.
+            UnknownIssuer | BadSignature | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 "nobody whom we trust has signed its certificate; name the CA, or the certificate, with --tls-ca"
                     .to_owned()
             }
@@ -260,6 +262,25 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn a_signer_with_the_name_of_a_trusted_one_is_trusted_by_nobody() {
+        let (folder, name) = (tempfile::tempdir().unwrap(), ServerName::try_from("localhost").unwrap());
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let trusted = authority.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let path = folder.path().join("trusted.pem");
+        std::fs::write(&path, trusted.pem()).unwrap();
+        let (verifier, _) = Verifier::load(Some(&path)).unwrap();
+        for kind in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519] {
+            let (other, key) = (KeyPair::generate_for(kind).unwrap(), KeyPair::generate().unwrap());
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            let signed = params.signed_by(&key, &Issuer::new(authority.clone(), other)).unwrap();
+            let shown = verifier.verify_server_cert(signed.der(), &[], &name, &[], UnixTime::now());
+            let error = io::Error::other(shown.map(drop).unwrap_err());
+            assert!(words(&error, "localhost").contains("--tls-ca"), "{error}");
+        }
+    }
 
     #[test]
     fn a_clock_that_is_wrong_matters_for_what_a_ca_signed_and_not_for_a_certificate_that_is_known() {

@@ -1,6 +1,6 @@
 //! A JSON-RPC client for the node, with the queries that the commands need.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -46,7 +46,7 @@ impl Node {
         let uri = node_uri(common.rpc.as_deref(), params)?;
         let user_password = match (&common.rpc_user, &common.rpc_password_file) {
             (Some(user), Some(file)) => Zeroizing::new(format!("{user}:{}", *read_secret(file)?)),
-            _ => read_secret(&cookie_path(common, params)?)?,
+            _ => cookie(&cookie_path(common, params)?)?,
         };
         let encoded = Zeroizing::new(format!("Basic {}", STANDARD.encode(user_password.as_bytes())));
         let mut authorization = HeaderValue::from_str(&encoded).expect("base64 is visible ASCII");
@@ -259,6 +259,17 @@ fn node_uri(url: Option<&str>, params: &Params) -> Result<Uri, Failure> {
             format!("http://{host}:{}/", params.rpc_port).parse().map_err(|_| not_one())
         }
         None => Err(not_one()),
+    }
+}
+
+/// A node's cookie. Without a node there is none, which is no wrong usage.
+fn cookie(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    match path.try_exists() {
+        Ok(false) => Err(Failure::Failed(format!(
+            "there is no cookie file {}: it is there while the node runs; --rpc-cookie names another",
+            path.display()
+        ))),
+        _ => read_secret(path),
     }
 }
 

@@ -254,7 +254,7 @@ impl Follower {
         self.wishes.set_in_use(best);
         let name = |index: Option<usize>| index.map_or("none", |index| self.nodes[index].name());
         let (from, to) = (name(in_use), name(best));
-        if in_use.is_some_and(|left| tips[left].is_none()) {
+        if best.is_some() && in_use.is_some_and(|left| tips[left].is_none()) {
             info!(from, to, "templates come from another node");
         } else {
             debug!(from, to, "templates come from another node");
@@ -387,6 +387,10 @@ impl Follower {
                 self.health.announce(announced::announced(&template, &self.addresses, &self.params));
                 if new_tip {
                     warn!("no work is given out, sessions that hold a job are closed: {none}");
+                }
+                // This can last for weeks, in which members look at what they have earned.
+                if let Err(trouble) = self.payouts.build_on(base) {
+                    error!("the books do not follow the chain: {trouble}");
                 }
                 return Work::NoLicense(none);
             }

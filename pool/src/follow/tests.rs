@@ -232,6 +232,23 @@ fn before_the_first_template_there_is_nothing_to_take_back() {
 }
 
 #[test]
+fn a_block_of_ours_is_in_the_chain_also_where_no_license_may_mine_on_it() {
+    let ledger = crate::ledger::tests::temporary();
+    let payouts = Payouts::new(Arc::clone(&ledger), None, Vec::new());
+    let health = Arc::new(Health::new(&[]));
+    let (mut follower, snapshots) =
+        Follower::new(Params::devnet(), Arc::from([]), vec![key(true)], payouts, health);
+    let record = crate::ledger::tests::record(&ledger, 2, &template(3).parent.to_string());
+    ledger.adopt(&record).unwrap();
+    let state = || serde_json::to_value(ledger.payouts(3).unwrap()).unwrap()["blocks"][0]["state"].clone();
+    assert_eq!(state(), "orphaned", "as far as is known");
+    let licenses = vec![license(&follower, false)];
+    follower.take(template(3), licenses, Some(record.id), None);
+    assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)));
+    assert_eq!(state(), "immature");
+}
+
+#[test]
 fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
     let (mut follower, snapshots, job) = with_job();
     let licenses = vec![license(&follower, false)];

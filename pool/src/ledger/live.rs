@@ -390,37 +390,6 @@ impl Ledger {
         Ok(split(terms.clone(), solo, work, &carried))
     }
 
-    /// The amounts carried after a block.
-    fn carried_after(&self, state: &State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
-        match base {
-            base if state.book.base() == base => Ok(state.book.carried()),
-            None => Ok(Arc::default()),
-            Some(base) => match state.book.coming(&base) {
-                Some(record) => Ok(Arc::clone(record.carried())),
-                None => self.store.carried(&base).map(Arc::new),
-            },
-        }
-    }
-
-    /// Moves the book to a block; returns the amounts carried after it.
-    fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
-        if state.book.base() != base {
-            let carried = self.carried_after(state, base)?;
-            // A block that the database does not have yet is recorded as base when it is written.
-            if base.is_none_or(|base| state.book.coming(&base).is_none()) {
-                self.store_base(base)?;
-            }
-            state.book.stand_on(base, carried);
-        }
-        Ok(state.book.carried())
-    }
-
-    pub(super) fn store_base(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
-        let mut batch = Batch::default();
-        self.store.put_base(&mut batch, base.as_ref());
-        self.troubles.watch(Writing::Base, || self.store.write(batch, false))
-    }
-
     pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {
         let State { window, members, .. } = state;
         window.settle(wanted, &StoredLog { store: &self.store, members })

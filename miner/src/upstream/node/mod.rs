@@ -481,7 +481,8 @@ impl Miner {
         let without = now - self.last_offer;
         let since = self.jobs.front().map(|job| job.job.ntime().0.saturating_sub(job.template.time));
         let due = since.is_some_and(|since| without >= Duration::from_secs(since.into()) + REFRESH);
-        if let Some(newest) = self.jobs.front().filter(|_| due) {
+        let can_be_later = |newest: &&Prepared| newest.job.ntime() < newest.job.latest();
+        if let Some(newest) = self.jobs.front().filter(|_| due).filter(can_be_later) {
             let prepared = self.maker.later(newest, now);
             self.dispatcher.set_job(Arc::clone(&prepared.job));
             self.jobs.push_front(prepared);

@@ -160,7 +160,7 @@ impl Nodes {
         }
         let name = |index: Option<usize>| index.map_or("none", |index| self.name(index));
         let (from, to) = (name(before), name(best));
-        if before.is_some_and(|left| offered[left].is_none()) {
+        if best.is_some() && before.is_some_and(|left| offered[left].is_none()) {
             info!(from, to, "templates come from another node");
         } else {
             debug!(from, to, "templates come from another node");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use iop_mining::sample::{key, license, template, tip};
+use iop_mining::template::Template;
 
 use super::work::tests::share;
 use super::*;
@@ -69,6 +70,25 @@ async fn another_template_of_the_same_tip_voids_no_job_and_a_find_of_an_earlier_
     assert_eq!((finder.snapshot().counts.stale, miner.board.sources()[0].blocks), (0, 1));
     miner.on_event(offered(8));
     assert!(is_clean(&current(&miner)), "the tip is new");
+}
+
+#[tokio::test]
+async fn without_a_node_the_time_goes_on_in_steps_and_no_further_than_the_templates_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut miner = miner(folder.path());
+    let now = Instant::now();
+    let steps = |miner: &mut Miner, max_time| {
+        let until = Template { max_time, ..template(7) };
+        let prepared = miner.maker.make(until, 0, now, true);
+        (miner.tip, miner.last_offer, miner.jobs) = (Some(prepared.template.parent), now, VecDeque::new());
+        miner.start(0, prepared);
+        (1..280).for_each(|second| miner.alone(now + Duration::from_secs(second)));
+        let times = miner.jobs.iter().rev().map(|job| job.job.ntime().0 - job.template.time);
+        times.collect::<Vec<_>>()
+    };
+    let step = u32::try_from(REFRESH.as_secs()).unwrap();
+    assert_eq!(steps(&mut miner, template(7).time + step + 10), [0, step, step + 10]);
+    assert_eq!(steps(&mut miner, u32::MAX)[..4], [0, step, 2 * step, 3 * step]);
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ pub(super) async fn wait_for_change(context: &Context, id: &str) -> Woken {
     let mut over = std::pin::pin!(time_is_over(context, id.max_time));
     loop {
         tokio::select! {
+            biased; // a new tip counts more than an old one's end
             _ = published.wait_for(|now| now.tip != id.tip) => return Woken::NewTip,
             _ = shutdown.wait_for(|stop| *stop) => return Woken::Other,
             () = &mut over => return Woken::Other,
