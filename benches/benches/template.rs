@@ -149,7 +149,8 @@ fn template(criterion: &mut Criterion) {
     let block = Block { header: Params::regtest().genesis.block().header, txdata: chosen };
     group.bench_function("take a block out", |bench| {
         let fill = || filled(&transactions, &coins);
-        bench.iter_batched_ref(fill, |pool| pool.remove_confirmed(&block, &txids), BatchSize::PerIteration);
+        let take = |pool: &mut Mempool| pool.remove_confirmed(&block, &txids, 1_700_000_000);
+        bench.iter_batched_ref(fill, take, BatchSize::PerIteration);
     });
     group.finish();
 }

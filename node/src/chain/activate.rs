@@ -265,7 +265,7 @@ impl ChainState {
         batch.put_undo(&hash, &undo);
         self.storage.commit(batch)?;
         self.index.push_tip(id);
-        self.mempool.remove_confirmed(block, checked.txids());
+        self.mempool.remove_confirmed(block, checked.txids(), clock::now());
         self.tell_mempool(None);
         let tip = (self.index.get(id).work, Reverse(self.index.get(id).arrival), id);
         self.candidates = self.candidates.split_off(&tip);

@@ -25,7 +25,7 @@ const STEP: u64 = 10;
 pub(super) struct RollingFee {
     /// Base units per 1,000 virtual bytes.
     rate: f64,
-    /// When it was last reduced, seconds. `None` after a block, until the next lookup starts the clock.
+    /// When it was last reduced, or a block let it fall, seconds. `None` before the first lookup or block.
     since: Option<u64>,
     /// Whether a block has come since it last rose; it only falls then.
     falls: bool,
@@ -34,7 +34,9 @@ pub(super) struct RollingFee {
 impl RollingFee {
     /// The value as of `now`.
     fn at(mut self, now: u64, usage: usize, max_usage: usize) -> Self {
-        let since = *self.since.get_or_insert(now);
+        // A clock that was set back starts anew.
+        let since = self.since.map_or(now, |since| since.min(now));
+        self.since = Some(since);
         if !self.falls || self.rate == 0.0 || now <= since + STEP {
             return self;
         }
@@ -58,16 +60,19 @@ impl RollingFee {
         if self.falls && self.rate > 0.0 { rate.max(INCREMENTAL_RELAY_FEE) } else { rate }
     }
 
-    fn rise_to(&mut self, rate: FeeRate) {
+    pub(super) fn rise_to(&mut self, rate: FeeRate) {
         if rate.0 as f64 > self.rate {
             self.rate = rate.0 as f64;
             self.falls = false;
         }
     }
 
-    /// A block was connected.
-    pub(super) fn block_came(&mut self) {
-        self.since = None;
+    /// A block was connected. The reference starts its clock again with each one, and so loses the time since the last
+    /// lookup, of which a quiet pool has few; here only the first block after a rise does.
+    fn block_came(&mut self, now: u64) {
+        if !self.falls {
+            self.since = Some(now);
+        }
         self.falls = true;
     }
 }
@@ -81,6 +86,12 @@ impl Mempool {
 
     pub(super) fn lower_min_fee(&mut self, now: u64) {
         self.rolling_fee = self.rolling_fee.at(now, self.graph.usage(), self.policy.max_usage);
+    }
+
+    /// Lets the minimum fall, and go on falling, after a block.
+    pub(super) fn let_min_fee_fall(&mut self, now: u64) {
+        self.lower_min_fee(now);
+        self.rolling_fee.block_came(now);
     }
 
     /// The unconfirmed ancestors of a transaction with these parents.

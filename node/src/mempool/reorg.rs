@@ -31,8 +31,8 @@ pub(super) struct Returned {
 
 impl Mempool {
     /// Removes the transactions of a connected block, and what conflicts with them. `txids` are the block's
-    /// transaction ids, in order.
-    pub fn remove_confirmed(&mut self, block: &Block, txids: &[Txid]) {
+    /// transaction ids, in order; `now` is in seconds.
+    pub fn remove_confirmed(&mut self, block: &Block, txids: &[Txid], now: u64) {
         for (tx, &txid) in block.txdata.iter().zip(txids) {
             if let Some(slot) = self.graph.find(&txid) {
                 self.graph.remove(slot);
@@ -45,7 +45,7 @@ impl Mempool {
                 returned.confirmed.insert(txid);
             }
         }
-        self.rolling_fee.block_came();
+        self.let_min_fee_fall(now);
     }
 
     /// Keeps the transactions of a disconnected block for [`Mempool::finish_reorganisation`]. Beyond 20 MB, the

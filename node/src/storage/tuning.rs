@@ -10,6 +10,8 @@ use super::Column;
 const MIB: usize = 1 << 20;
 /// Number of RocksDB's own log files that are kept.
 const KEPT_LOG_FILES: usize = 4;
+/// Bytes at which the next of them begins; with RocksDB's statistics in it, a file grows by 4 MB a day.
+const LOG_FILE_BYTES: usize = 16 * MIB;
 /// Larger buffers make fewer blob files, but take more memory while blocks arrive fast.
 const LARGEST_WRITE_BUFFERS: usize = 16 * MIB;
 /// Maximum number of files that RocksDB keeps open; the common limit of a process is 1,024.
@@ -52,6 +54,7 @@ impl Tuning {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_keep_log_file_num(KEPT_LOG_FILES);
+        options.set_max_log_file_size(LOG_FILE_BYTES);
         options.set_max_open_files(MAX_OPEN_FILES);
         options.set_db_write_buffer_size(self.write_buffers);
         options

@@ -56,18 +56,23 @@ pub struct DifficultyBounds {
     pub max: Difficulty,
 }
 
+/// The difficulty of a new connection, if none is configured. The limit of main has more one bits than a header's bits
+/// can say, so it is the easiest target of a header that tells.
+fn default_start(params: &Params) -> f64 {
+    let easiest = Target::from_compact(params.pow.limit.to_compact_lossy().to_consensus());
+    if easiest > Some(Target::DIFFICULTY_1) {
+        DEFAULT_PRIVATE_START_DIFFICULTY
+    } else {
+        DEFAULT_START_DIFFICULTY
+    }
+}
+
 impl Raw {
     pub(super) fn difficulty(&self, params: &Params) -> Result<DifficultyBounds, ConfigError> {
-        let easiest = Target::from_be_bytes(params.pow.limit.to_be_bytes());
-        let default = if easiest > Target::DIFFICULTY_1 {
-            DEFAULT_PRIVATE_START_DIFFICULTY
-        } else {
-            DEFAULT_START_DIFFICULTY
-        };
         let start = difficulty(
             "start_difficulty",
             self.flags.start_difficulty.or(self.file.start_difficulty),
-            default,
+            default_start(params),
         )?;
         if start.get() < LEAST_START_DIFFICULTY {
             return Err(ConfigError(format!(
@@ -166,4 +171,15 @@ fn difficulty(key: &str, value: Option<f64>, default: f64) -> Result<Difficulty,
     let value = value.unwrap_or(default);
     Difficulty::new(value)
         .ok_or_else(|| ConfigError(format!("{key} is {value}, a number above zero expected")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_begins_at_1024_but_where_blocks_are_easier_than_difficulty_1() {
+        let starts = [Params::main(), Params::test(), Params::regtest(), Params::devnet()];
+        assert_eq!(starts.map(|params| default_start(&params)), [1024.0, 1024.0, 0.0005, 0.0005]);
+    }
 }

@@ -132,6 +132,36 @@ fn a_full_pool_drops_what_pays_worst_and_asks_for_more_afterwards() {
 }
 
 #[test]
+fn the_minimum_falls_also_where_blocks_come_more_often_than_transactions() {
+    let mut world = small_world();
+    for number in 1..=12 {
+        let tx = padded(&mut world, number, 20_000 * u64::from(number));
+        let _full = world.offer(&tx);
+    }
+    let asked = world.pool.min_fee(NOW);
+    assert!(asked.0 > 2_000, "{asked:?}");
+    for minutes in [10, 0] {
+        // Blocks far apart, with at most one transaction between two; then blocks each second.
+        let (mut world_fee, before) = (asked, world.now);
+        world.pool.rolling_fee = Default::default();
+        world.pool.rolling_fee.rise_to(asked);
+        while world_fee > FeeRate(0) {
+            assert!(world.now < before + 10 * 12 * 60 * 60, "{world_fee:?}");
+            world.now += if minutes > 0 { 60 * minutes } else { 1 };
+            world.connect(vec![]);
+            world_fee = world.pool.min_fee(world.now);
+        }
+    }
+    // A clock that was ahead does not hold it up for as long as it was.
+    world.pool.rolling_fee.rise_to(asked);
+    world.now += 1_000_000_000;
+    world.connect(vec![]);
+    world.now -= 1_000_000_000;
+    world.connect(vec![]);
+    assert!(world.pool.min_fee(world.now + 12 * 60 * 60).0 <= asked.0 / 2 + 1);
+}
+
+#[test]
 fn a_transaction_that_pays_worst_itself_finds_no_room() {
     let mut world = small_world();
     for number in 1..=11 {

@@ -144,7 +144,7 @@ impl World {
             self.coins.0.extend(created(tx, self.height));
         }
         let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
-        self.pool.remove_confirmed(&block, &txids);
+        self.pool.remove_confirmed(&block, &txids, self.now);
         self.pool.graph.assert_consistent();
         block
     }
