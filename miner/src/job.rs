@@ -30,8 +30,9 @@ impl Job {
     /// The extranonce2 is wider than [`MAX_EXTRANONCE2_SIZE`] bytes, which a Stratum session does not accept.
     #[must_use]
     pub fn new(serial: Serial, job: client::Job) -> Self {
-        let target = job.target();
-        Self::of_blocks(serial, job, target, NTime(u32::MAX))
+        assert!(job.extranonce2_size <= MAX_EXTRANONCE2_SIZE, "the session checks the width");
+        let target = Target::from_le_bytes(job.target().to_le_bytes());
+        Self { serial, work: job.work(), target, latest: NTime(u32::MAX), job }
     }
 
     /// A job whose shares must be blocks: they must meet exactly this target, whatever the job's difficulty, and not be
@@ -41,9 +42,8 @@ impl Job {
     /// As [`Self::new`].
     #[must_use]
     pub fn of_blocks(serial: Serial, job: client::Job, target: difficulty::Target, latest: NTime) -> Self {
-        assert!(job.extranonce2_size <= MAX_EXTRANONCE2_SIZE, "the session checks the width");
         let target = Target::from_le_bytes(target.to_le_bytes());
-        Self { serial, work: job.work(), target, latest, job }
+        Self { target, latest, ..Self::new(serial, job) }
     }
 
     /// The job as received from the upstream.

@@ -2,8 +2,8 @@
 //!
 //! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, submitting found
 //! blocks and keeping them until a node has answered, reading files named by the user; for servers that give out work:
-//! vardiff, request rates and bans; panics as errors ([`caught`]). Not here: Stratum's messages (`iop-stratum`), which
-//! miner gets which work and what becomes of it.
+//! vardiff, the times of shares, request rates and bans; panics as errors ([`caught`]). Not here: Stratum's messages
+//! (`iop-stratum`), which miner gets which work and what else becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
@@ -20,6 +20,7 @@ pub mod sample;
 pub mod spool;
 pub mod submit;
 pub mod template;
+pub mod times;
 pub mod tips;
 pub mod vardiff;
 

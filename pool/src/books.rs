@@ -354,6 +354,9 @@ fn judge_places(places: &[Placed], report: &mut Report) {
                     block.there.map_or("no block".to_owned(), |there| format!("block {}", there.hash));
                 format!("the node has {there} at height {height}, not {hash}")
             }
+            (false, true) if height > top => format!(
+                "the node has block {hash} at height {height} in its chain, the book does not build on it yet"
+            ),
             (false, true) => format!(
                 "the node has block {hash} at height {height} in its chain, the book counts it as orphaned"
             ),

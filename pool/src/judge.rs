@@ -1,6 +1,6 @@
 //! The verdict on a share: its header is rebuilt and hashed, so nothing is taken on trust.
 
-use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
+use iop_mining::times::Times;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::server::Submit;
@@ -8,12 +8,6 @@ use iop_stratum::verdict::Reject;
 use iop_stratum::work::{HEADER_SIZE, sha256d};
 
 use crate::job::Job;
-
-/// How far a share's time may be ahead of our clock, or of the template's time if that is later, in seconds. Machines
-/// roll the time when they run out of nonces, and clocks differ; nodes accept up to two hours, most of which this
-/// leaves for differences among the network's clocks. The template's time is ahead of ours if the chain's median is:
-/// work that the pool itself handed out must count. For a block the nodes' limit applies.
-pub const MAX_TIME_AHEAD: u32 = 600;
 
 /// A valid share, not yet checked for duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +38,17 @@ pub fn judge(
     if job.tip.is_stale() {
         return Err(Reject::JobNotFound);
     }
-    let (min, clock) = (job.template.min_time, now.max(job.template.time));
-    let max = clock.saturating_add(MAX_TIME_AHEAD).min(job.template.max_time);
-    let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
-    let latest = (u64::from(clock) + MAX_FUTURE_BLOCK_TIME).min(job.template.max_time.into());
-    if submit.ntime.0 < min || u64::from(submit.ntime.0) > latest {
-        return Err(false_time());
+    let template = &job.template;
+    let times = Times::new(template.time, template.min_time, template.max_time, now);
+    if !times.fit_block(submit.ntime) {
+        return Err(times.reject(submit.ntime));
     }
     let version = submit.version_bits.map_or(job.version, |bits| job.version.rolled(mask, bits));
     let header = job.work.header(extranonce1, &submit.extranonce2, version, submit.ntime, submit.nonce);
     let hash = sha256d(&header);
     let is_block = job.is_block(&hash);
-    if submit.ntime.0 > max && !is_block {
-        return Err(false_time());
+    if !times.fit_share(submit.ntime) && !is_block {
+        return Err(times.reject(submit.ntime));
     }
     if !job.share_target(difficulty).is_met_by(&hash) {
         return Err(Reject::LowDifficulty);
@@ -73,6 +65,7 @@ mod tests {
     use bitcoin::hashes::{Hash, sha256d as oracle};
     use bitcoin::{CompactTarget, Target, Transaction};
     use iop_mining::sample::template;
+    use iop_mining::times::MAX_TIME_AHEAD;
     use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
     use iop_stratum::message::Id;
     use iop_stratum::server::WorkerSlot;

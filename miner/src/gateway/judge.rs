@@ -1,6 +1,6 @@
 //! The verdict on a machine's share: its header is rebuilt and hashed, so nothing is taken on trust.
 
-use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
+use iop_mining::times::Times;
 use iop_stratum::difficulty::Target;
 use iop_stratum::fields::{Extranonce2, VersionBits, VersionMask};
 use iop_stratum::server::Submit;
@@ -8,10 +8,6 @@ use iop_stratum::verdict::Reject;
 use iop_stratum::work::sha256d;
 
 use super::served::Served;
-
-/// How far a share's time may be ahead of our clock, or of the job's time if that is later, in seconds: the limit of
-/// pools. Machines roll the time when they run out of nonces, and clocks differ. For a block the nodes' limit applies.
-pub const MAX_TIME_AHEAD: u32 = 600;
 
 /// A valid share, not yet checked for duplicates and for its job's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +44,10 @@ pub fn judge(
     let extranonce2 = job
         .extranonce2(prefix, &submit.extranonce2)
         .ok_or(Reject::Other("extranonce2 of another width than that of the job".into()))?;
-    let (min, clock) = (upstream.ntime().0, now.max(upstream.ntime().0));
-    let max = clock.saturating_add(MAX_TIME_AHEAD).min(upstream.latest().0);
-    let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
-    let latest = (u64::from(clock) + MAX_FUTURE_BLOCK_TIME).min(upstream.latest().0.into());
-    if submit.ntime.0 < min || u64::from(submit.ntime.0) > latest {
-        return Err(false_time());
+    let (job_time, latest) = (upstream.ntime().0, upstream.latest().0);
+    let times = Times::new(job_time, job_time, latest, now);
+    if !times.fit_block(submit.ntime) {
+        return Err(times.reject(submit.ntime));
     }
     let told = job.version();
     let version = submit.version_bits.map_or(told, |bits| told.rolled(mask, bits));
@@ -64,8 +58,8 @@ pub fn judge(
     let is_block = || {
         Target::from_compact(upstream.stratum().notify.nbits.0).is_some_and(|block| block.is_met_by(&hash))
     };
-    if submit.ntime.0 > max && !is_block() {
-        return Err(false_time());
+    if !times.fit_share(submit.ntime) && !is_block() {
+        return Err(times.reject(submit.ntime));
     }
     let is_for_upstream = upstream.target().is_met_by(&hash);
     if !is_for_upstream && !target.is_met_by(&hash) {

@@ -400,7 +400,8 @@ impl Machine {
         }
         let last = self.jobs.last_mut().expect("there is one");
         let later = last.later.saturating_add(1);
-        // A past time is valid at any pool of a network whose bits do not depend on it, so an upstream may repeat its work once a second for any length of time.
+        // A past time is valid at any pool of a network whose bits do not depend on it, so an upstream may repeat its
+        // work once a second for any length of time.
         let (time, latest) = (last.job.upstream().ntime().0, last.job.upstream().latest().0);
         let most =
             MAX_VARIANTS.max(now().saturating_sub(time)).min(latest.saturating_sub(time).saturating_add(1));

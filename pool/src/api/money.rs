@@ -104,8 +104,9 @@ impl hyper::body::Body for Parts {
     }
 }
 
-/// The blocks of these heights as CSV. They are read on a thread of its own, not much faster than the client takes them. For HTTP/1.0,
-/// which cannot tell a piece from the whole without a length, as a proxy speaks it, they are put together first.
+/// The blocks of these heights as CSV. They are read on a thread of its own, not much faster than the client takes them.
+/// For HTTP/1.0, which cannot tell a piece from the whole without a length, as a proxy speaks it, they are put together
+/// first.
 async fn blocks(api: &Api, heights: Range<u32>, whole: bool) -> Response {
     let (ledger, (next_height, _)) = (Arc::clone(&api.shared.ledger), next_block(api));
     let (parts, mut rest) = mpsc::channel(1);
@@ -132,7 +133,8 @@ async fn blocks(api: &Api, heights: Range<u32>, whole: bool) -> Response {
     }
 }
 
-/// `/api/v1/payouts[?address=A][&format=csv][&from=HEIGHT][&to=HEIGHT]`. Reads the database, so it runs on a thread of its own.
+/// `/api/v1/payouts[?address=A][&format=csv][&from=HEIGHT][&to=HEIGHT]`. Reads the database, so it runs on
+/// a thread of its own.
 pub(super) async fn payouts(
     State(api): State<Arc<Api>>,
     version: Version,

@@ -5,16 +5,21 @@ use iop_mining::rpc::NodeAddress;
 use iop_mining::sample::{self, key, template, tip};
 
 use super::*;
+use crate::ledger::Ledger;
 
 fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
     with_nodes(0)
 }
 
 fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
+    with(count, crate::ledger::tests::temporary())
+}
+
+fn with(count: u16, ledger: Arc<Ledger>) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
     let node = |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
     let nodes: Arc<[Node]> = (1..=count).map(node).collect();
     let health = Arc::new(Health::new(&nodes));
-    let payouts = Payouts::new(crate::ledger::tests::temporary(), None, Vec::new());
+    let payouts = Payouts::new(ledger, None, Vec::new());
     Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
 }
 
@@ -50,10 +55,7 @@ fn the_last_job_is_taken_back_when_no_node_has_given_work_for_long() {
 #[tokio::test]
 async fn a_job_that_the_ledger_cannot_keep_is_taken_back_until_it_can() {
     let ledger = crate::ledger::tests::temporary();
-    let payouts = Payouts::new(Arc::clone(&ledger), None, Vec::new());
-    let health = Arc::new(Health::new(&[]));
-    let (mut follower, snapshots) =
-        Follower::new(Params::devnet(), Arc::from([]), vec![key(true)], payouts, health);
+    let (mut follower, snapshots) = with(0, Arc::clone(&ledger));
     let mut refusal = follower.payouts.refusal();
     ledger.fill_disk(true);
     let licenses = vec![license(&follower, true)];
@@ -234,10 +236,7 @@ fn before_the_first_template_there_is_nothing_to_take_back() {
 #[test]
 fn a_block_of_ours_is_in_the_chain_also_where_no_license_may_mine_on_it() {
     let ledger = crate::ledger::tests::temporary();
-    let payouts = Payouts::new(Arc::clone(&ledger), None, Vec::new());
-    let health = Arc::new(Health::new(&[]));
-    let (mut follower, snapshots) =
-        Follower::new(Params::devnet(), Arc::from([]), vec![key(true)], payouts, health);
+    let (mut follower, snapshots) = with(0, Arc::clone(&ledger));
     let record = crate::ledger::tests::record(&ledger, 2, &template(3).parent.to_string());
     ledger.adopt(&record).unwrap();
     let state = || serde_json::to_value(ledger.payouts(3).unwrap()).unwrap()["blocks"][0]["state"].clone();

@@ -2,7 +2,8 @@
 //!
 //! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
 //! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; what is owed after each block
-//! (`sums`), which block they stand on (`standing`), how much the disk must have (`durable`), what it refuses (`trouble`), and its files (`files`).
+//! (`sums`), which block they stand on (`standing`), how much the disk must have (`durable`), what it refuses
+//! (`trouble`), and its files (`files`).
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
 //! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
 //! next job's outputs; a found block enters the book with its job's split, in the same batch as its share.

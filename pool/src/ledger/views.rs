@@ -242,9 +242,9 @@ impl Ledger {
         Ok(outputs)
     }
 
-    /// The blocks of these heights as CSV, the latest first, with a line for each output; `take` gets it in parts, and no more once it
-    /// returns false. So memory is bounded however many blocks there are. A block's state is that of the moment at which
-    /// its part is made.
+    /// The blocks of these heights as CSV, the latest first, with a line for each output; `take` gets it in parts, and
+    /// no more once it returns false. So memory is bounded however many blocks there are. A block's state is that of the
+    /// moment at which its part is made.
     ///
     /// No field contains a comma, a quote or a line end, except that user names, which are checked when they come in,
     /// may contain commas; so those are quoted.
