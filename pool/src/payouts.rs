@@ -108,7 +108,7 @@ impl Payouts {
         self.ledger.refusal()
     }
 
-    /// Tells the books what the chain builds on where there is no job.
+    /// Tells the books which block of ours is the nearest below a template, before a job is made of it.
     ///
     /// # Errors
     /// The ledger cannot be read or written.

@@ -381,6 +381,8 @@ impl Follower {
         base: Option<BlockId>,
         new_tip: bool,
     ) -> Work {
+        // Also where there is no job: that can last for weeks, in which members look at what they have earned.
+        let moved = self.payouts.build_on(base);
         let index = match choose(licenses, template.license_required, template.height) {
             Ok(index) => index,
             Err(none) => {
@@ -388,8 +390,7 @@ impl Follower {
                 if new_tip {
                     warn!("no work is given out, sessions that hold a job are closed: {none}");
                 }
-                // This can last for weeks, in which members look at what they have earned.
-                if let Err(trouble) = self.payouts.build_on(base) {
+                if let Err(trouble) = moved {
                     error!("the books do not follow the chain: {trouble}");
                 }
                 return Work::NoLicense(none);
@@ -403,7 +404,9 @@ impl Follower {
         } else {
             debug!(height, license, transactions, "new job on the same tip");
         }
-        match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
+        let job =
+            moved.and_then(|()| self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)));
+        match job {
             Ok(job) => refusal.map_or_else(|| Work::Job(Arc::new(job)), Work::NoLedger),
             Err(trouble) => {
                 error!("no work is given out: {trouble}");

@@ -346,18 +346,14 @@ impl Ledger {
         self.adopt(&Record { id: *id, facts: facts.clone(), plan: Arc::new(plan) })
     }
 
-    /// How a block found now would be paid.
+    /// How a block found now would be paid, on any base: the books stay where [`Ledger::build_on`] put them.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, LedgerError> {
         let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
         let mut state = self.lock_state();
-        let carried = match solo {
-            None => self.stand_on(&mut state, base)?,
-            // A late request for an earlier template must not move the book back.
-            Some(_) => self.carried_after(&state, base)?,
-        };
+        let carried = self.carried_after(&state, base)?;
         let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
         if self.rules.scheme == Scheme::Pplns {
             wanted = wanted_work(network_difficulty, self.rules.window);

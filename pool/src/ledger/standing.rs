@@ -12,12 +12,21 @@ use super::store::{Batch, BlockId};
 use super::trouble::Writing;
 
 impl Ledger {
-    /// Moves the books to a block, as [`Ledger::plan`] does, where no job is made.
+    /// Moves the books to a block: the nearest of the pool's in the chain that templates build on.
     ///
     /// # Errors
     /// The database cannot be read or written.
     pub fn build_on(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
-        self.stand_on(&mut self.lock_state(), base).map(drop)
+        let mut state = self.lock_state();
+        if state.book.base() != base {
+            let carried = self.carried_after(&state, base)?;
+            // A block that the database does not have yet is recorded as base when it is written.
+            if base.is_none_or(|base| state.book.coming(&base).is_none()) {
+                self.store_base(base)?;
+            }
+            state.book.stand_on(base, carried);
+        }
+        Ok(())
     }
 
     /// The amounts carried after a block.
@@ -34,23 +43,6 @@ impl Ledger {
                 None => self.store.carried(&base).map(Arc::new),
             },
         }
-    }
-
-    /// Moves the book to a block; returns the amounts carried after it.
-    pub(super) fn stand_on(
-        &self,
-        state: &mut State,
-        base: Option<BlockId>,
-    ) -> Result<Arc<Amounts>, LedgerError> {
-        if state.book.base() != base {
-            let carried = self.carried_after(state, base)?;
-            // A block that the database does not have yet is recorded as base when it is written.
-            if base.is_none_or(|base| state.book.coming(&base).is_none()) {
-                self.store_base(base)?;
-            }
-            state.book.stand_on(base, carried);
-        }
-        Ok(state.book.carried())
     }
 
     pub(super) fn store_base(&self, base: Option<BlockId>) -> Result<(), LedgerError> {

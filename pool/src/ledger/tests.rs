@@ -111,14 +111,7 @@ impl Pool {
     fn block(&mut self, base: Option<BlockId>, finder: u8, reward: u64) -> BlockId {
         self.wait();
         let height = base.map_or(1, |base| base.height + 1);
-        let request = Request {
-            base,
-            reward,
-            network_difficulty: difficulty(8.0),
-            room: 10,
-            chapter: member(200),
-            solo: Some(member(finder)),
-        };
+        let request = Request { solo: Some(member(finder)), ..request(base, reward) };
         let plan = Arc::new(self.ledger.plan(&request).unwrap());
         let outputs: u64 = plan.outputs().iter().map(|(_, amount)| amount).sum();
         assert_eq!(outputs, reward);
@@ -134,19 +127,13 @@ impl Pool {
 
     /// Lets templates build on a block from now on.
     fn stand_on(&self, base: Option<BlockId>) {
-        let request = Request {
-            base,
-            reward: 0,
-            network_difficulty: difficulty(8.0),
-            room: 10,
-            chapter: member(200),
-            solo: None,
-        };
-        self.ledger.plan(&request).unwrap();
+        self.ledger.build_on(base).unwrap();
         assert_eq!(self.ledger.read(|_, book| book.base()), base);
-        // A late request for a solo member moves nothing.
-        self.ledger.plan(&Request { base: None, solo: Some(member(1)), ..request }).unwrap();
-        assert_eq!(self.ledger.read(|_, book| book.base()), base);
+        // A late request for an earlier template moves nothing.
+        for solo in [None, Some(member(1))] {
+            self.ledger.plan(&Request { solo, ..request(None, 0) }).unwrap();
+            assert_eq!(self.ledger.read(|_, book| book.base()), base);
+        }
     }
 }
 
@@ -311,14 +298,7 @@ fn a_block_of_a_pool_that_was_killed_is_taken_once() {
     let mut pool = Pool::open(folder.path(), rules());
     (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
     pool.wait();
-    let request = Request {
-        base: None,
-        reward: 5000,
-        network_difficulty: difficulty(1.0),
-        room: 10,
-        chapter: member(200),
-        solo: None,
-    };
+    let request = Request { network_difficulty: difficulty(1.0), ..request(None, 5000) };
     let plan = Arc::new(pool.ledger.plan(&request).unwrap());
     let id = BlockId { height: 1, hash: BlockHash::hash(b"found") };
     let user = member(1).to_base58(&prefixes());
@@ -366,6 +346,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     // The node has it at once and returns the next template; the log is slow.
     assert!(pool.ledger.has_block(&id) && !pool.ledger.has_stored(&id));
     assert_eq!(pool.ledger.height_below(3), Some(2));
+    pool.ledger.build_on(Some(id)).unwrap();
     let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
     assert_eq!(
         (next.terms.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
