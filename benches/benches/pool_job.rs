@@ -101,7 +101,10 @@ fn benches(criterion: &mut Criterion) {
         });
         let template = read(bytes).unwrap();
         let fresh = || Template { long_poll_id: None, ..template.clone() };
-        let make = |template| payouts.job(template, None, &key, Arc::default()).unwrap();
+        let make = |template| {
+            let standing = payouts.build_on(None, &template).unwrap();
+            payouts.job(template, standing, &key, Arc::default()).unwrap()
+        };
         let outputs = make(fresh()).plan.outputs().len();
         println!("{name}: {} bytes of answer, {outputs} outputs", bytes.len());
         group.bench_function(format!("job of the {name} template"), |bencher| {

@@ -17,9 +17,9 @@ use tracing::warn;
 
 use crate::chain::nearest;
 use crate::job::{Job, JobNumbers, Tip};
-use crate::ledger::live::Request;
+use crate::ledger::plan::Request;
 use crate::ledger::store::BlockId;
-use crate::ledger::{Ledger, LedgerError, Scheme};
+use crate::ledger::{Ledger, LedgerError, Scheme, Standing};
 use crate::solo::SoloJobs;
 use crate::strays::{Strays, Trouble};
 
@@ -108,29 +108,28 @@ impl Payouts {
         self.ledger.refusal()
     }
 
-    /// Tells the books which block of ours is the nearest below a template, before a job is made of it.
+    /// Moves the books to the nearest block of ours below a template, before a job is made of it.
     ///
     /// # Errors
     /// The ledger cannot be read or written.
-    pub(crate) fn build_on(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
-        self.ledger.build_on(base)
+    pub fn build_on(&self, base: Option<BlockId>, template: &Template) -> Result<Standing, LedgerError> {
+        self.ledger.build_on(base, template.target.difficulty())
     }
 
-    /// The job of a template on the block of ours below it.
+    /// The job of a template, where the books stand.
     ///
     /// # Errors
     /// The ledger cannot be read: nothing may be mined without a plan to pay for it.
     pub fn job(
         &self,
         template: Template,
-        base: Option<BlockId>,
+        standing: Standing,
         key: &Arc<LicenseKey>,
         tip: Arc<Tip>,
     ) -> Result<Job, LedgerError> {
         let request = Request {
-            base,
+            base: standing.base(),
             reward: template.coinbase_value,
-            network_difficulty: template.target.difficulty(),
             // One output is the chapter's.
             room: template.outputs_room.saturating_sub(1),
             chapter: self.chapter.unwrap_or_else(|| key.address()),

@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::job::{Job, JobNumbers};
 use crate::ledger::Ledger;
-use crate::ledger::live::Request;
+use crate::ledger::plan::Request;
 
 /// The jobs of one template, by member. Each takes a signature (about 50 µs) and some kilobytes.
 pub struct SoloJobs {

@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::Rules;
-    use crate::ledger::live::Request;
+    use crate::ledger::plan::Request;
     use crate::ledger::tests::temporary;
     use crate::payouts::parent_of;
 
@@ -271,14 +271,7 @@ mod tests {
         let (ledger, license) = (temporary(), key(true).address());
         let first = Strays::new(Arc::clone(&ledger), vec![license], Arc::default());
         let template = template(3);
-        let request = Request {
-            base: None,
-            reward: 5000,
-            network_difficulty: template.target.difficulty(),
-            room: 10,
-            chapter: license,
-            solo: None,
-        };
+        let request = Request { base: None, reward: 5000, room: 10, chapter: license, solo: None };
         let plan = ledger.plan(&request).unwrap();
         assert_eq!(plan.outputs(), [(license, 5000)]);
         first.remember(made, parent_of(&template), license, &plan);

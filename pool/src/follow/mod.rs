@@ -382,7 +382,7 @@ impl Follower {
         new_tip: bool,
     ) -> Work {
         // Also where there is no job: that can last for weeks, in which members look at what they have earned.
-        let moved = self.payouts.build_on(base);
+        let moved = self.payouts.build_on(base, &template);
         let index = match choose(licenses, template.license_required, template.height) {
             Ok(index) => index,
             Err(none) => {
@@ -404,9 +404,8 @@ impl Follower {
         } else {
             debug!(height, license, transactions, "new job on the same tip");
         }
-        let job =
-            moved.and_then(|()| self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)));
-        match job {
+        let key = &self.keys[index];
+        match moved.and_then(|standing| self.payouts.job(template, standing, key, Arc::clone(&self.tip))) {
             Ok(job) => refusal.map_or_else(|| Work::Job(Arc::new(job)), Work::NoLedger),
             Err(trouble) => {
                 error!("no work is given out: {trouble}");

@@ -240,11 +240,14 @@ fn a_block_of_ours_is_in_the_chain_also_where_no_license_may_mine_on_it() {
     let record = crate::ledger::tests::record(&ledger, 2, &template(3).parent.to_string());
     ledger.adopt(&record).unwrap();
     let state = || serde_json::to_value(ledger.payouts(3).unwrap()).unwrap()["blocks"][0]["state"].clone();
+    let wanted = || serde_json::to_value(ledger.shares()).unwrap()["window"]["wanted"].as_f64().unwrap();
+    assert_eq!(wanted(), 0.0, "as no template has come");
     assert_eq!(state(), "orphaned", "as far as is known");
     let licenses = vec![license(&follower, false)];
     follower.take(template(3), licenses, Some(record.id), None);
     assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)));
     assert_eq!(state(), "immature");
+    assert!(wanted() > 0.0, "members see their part of the window");
 }
 
 #[test]

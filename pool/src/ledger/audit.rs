@@ -1,6 +1,6 @@
 //! `iop-pool audit`: recomputes every payout from the share log and compares it with the records, and with the chain if
-//! a node is available. It shares only the arithmetic of [`super::split`] with the pool: windows are summed anew from
-//! the log, balances from the blocks below.
+//! a node is available. With the pool it shares the arithmetic of [`super::split`] and the reading of the log (`log`):
+//! windows are summed anew, balances from the blocks below.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::LedgerError;
 use super::book::{Facts, chain_of};
-use super::live::{StoredLog, member_of};
-use super::share::ShareHash;
+use super::log::StoredLog;
+use super::share::{ShareHash, member_of};
 use super::split::{Amounts, Credit, Input, Scheme, Split};
 use super::store::{BlockId, Store};
 use crate::ledger::window::Log;

@@ -59,7 +59,7 @@ impl Facts {
     /// The member that is paid in solo mode.
     pub(super) fn solo(&self, prefixes: &Prefixes) -> Option<Address> {
         let is_solo = self.rules.scheme == Scheme::Solo;
-        super::live::member_of(&self.finder, prefixes).filter(|_| is_solo)
+        super::share::member_of(&self.finder, prefixes).filter(|_| is_solo)
     }
 }
 

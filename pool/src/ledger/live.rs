@@ -1,30 +1,26 @@
 //! The ledger of a running pool: users, window and book in memory, updated as the log grows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
-use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::LedgerError;
-use super::book::{Book, Entry, Plan, Record, Terms};
+use super::book::{Book, Entry, Record};
 use super::durable::{Durable, Note};
+use super::log::StoredLog;
 use super::queue::{Accepted, Queue, Wakes};
-use super::share::UserId;
-use super::split::{Amounts, Input, Rules, Scheme, Split};
+use super::share::{UserId, member_of};
+use super::split::Rules;
 use super::store::{Batch, BlockId, JobKey, KeptJob, Store};
 use super::sums::Sums;
 use super::trouble::{Troubles, Writing};
-use super::window::{Log, Window};
+use super::window::Window;
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
-
-/// Shares that are read at once when a window is summed again.
-const CHUNK: usize = 4096;
 
 /// A user name in the ledger.
 #[derive(Debug)]
@@ -46,23 +42,6 @@ impl User {
     pub fn member(&self) -> Address {
         self.member
     }
-}
-
-/// The facts of a template that a plan depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// The nearest block of the pool below the new one.
-    pub base: Option<BlockId>,
-    /// What the coinbase may claim, in base units.
-    pub reward: u64,
-    /// The difficulty of a block.
-    pub network_difficulty: Difficulty,
-    /// The number of member outputs that fit into the coinbase.
-    pub room: usize,
-    /// The chapter's address.
-    pub chapter: Address,
-    /// The member that is paid in solo mode.
-    pub solo: Option<Address>,
 }
 
 /// State of the log, for people.
@@ -90,7 +69,7 @@ pub(super) struct State {
 pub struct Ledger {
     pub(super) store: Store,
     pub(super) datadir: PathBuf,
-    rules: Rules,
+    pub(super) rules: Rules,
     pub(super) prefixes: Prefixes,
     pub(super) queue: Queue,
     pub(super) wakes: Wakes,
@@ -346,46 +325,6 @@ impl Ledger {
         self.adopt(&Record { id: *id, facts: facts.clone(), plan: Arc::new(plan) })
     }
 
-    /// How a block found now would be paid, on any base: the books stay where [`Ledger::build_on`] put them.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn plan(&self, request: &Request) -> Result<Plan, LedgerError> {
-        let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
-        let mut state = self.lock_state();
-        let carried = self.carried_after(&state, base)?;
-        let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
-        if self.rules.scheme == Scheme::Pplns {
-            wanted = wanted_work(network_difficulty, self.rules.window);
-            self.settle(&mut state, wanted)?;
-            (window, work) = (state.window.range(), state.window.work());
-        }
-        drop(state);
-        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
-        let terms = Terms { base, window, wanted, reward, rules, chapter };
-        Ok(split(terms, solo, work, &carried))
-    }
-
-    /// Makes again the plan that [`Ledger::plan`] once returned for these terms, from the log; `solo` is the member
-    /// that is paid in solo mode.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn plan_again(&self, terms: &Terms, solo: Option<Address>) -> Result<Plan, LedgerError> {
-        let state = self.lock_state();
-        let (carried, members) = (self.carried_after(&state, terms.base)?, state.members.clone());
-        drop(state);
-        let window = terms.window.clone();
-        let (log, mut work) = (StoredLog { store: &self.store, members: &members }, BTreeMap::new());
-        for begin in window.clone().step_by(CHUNK) {
-            let end = window.end.min(begin + CHUNK as u64);
-            for (member, share) in log.read(begin..end)? {
-                *work.entry(member).or_default() += u128::from(share);
-            }
-        }
-        Ok(split(terms.clone(), solo, work, &carried))
-    }
-
     pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {
         let State { window, members, .. } = state;
         window.settle(wanted, &StoredLog { store: &self.store, members })
@@ -405,61 +344,5 @@ impl Ledger {
 
     pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while the lock is held")
-    }
-}
-
-/// Splits a reward by the work of a window, or assigns it to the member that mines solo.
-fn split(terms: Terms, solo: Option<Address>, mut work: BTreeMap<Address, u128>, carried: &Amounts) -> Plan {
-    if let (Scheme::Solo, Some(member)) = (terms.rules.scheme, solo) {
-        work.insert(member, 1);
-    }
-    let split = Split::new(Input { reward: terms.reward, work: &work, carried }, &terms.rules);
-    Plan { terms, split }
-}
-
-/// The work that a window must reach, in hashes.
-#[must_use]
-pub fn wanted_work(network_difficulty: Difficulty, window: f64) -> u128 {
-    // A cast saturates.
-    (network_difficulty.get() * HASHES_AT_1 * window).ceil() as u128
-}
-
-/// The address at the start of a user name.
-#[must_use]
-pub fn member_of(name: &str, prefixes: &Prefixes) -> Option<Address> {
-    Address::parse(name.split('.').next().unwrap_or_default(), prefixes).ok()
-}
-
-/// The share log, with the member of each user.
-pub(super) struct StoredLog<'a> {
-    pub(super) store: &'a Store,
-    pub(super) members: &'a [Address],
-}
-
-impl Log for StoredLog<'_> {
-    type Error = LedgerError;
-
-    fn read(&self, range: Range<u64>) -> Result<Vec<(Address, u64)>, LedgerError> {
-        let mut shares = Vec::new();
-        let mut unknown = None;
-        self.store.read_shares(range.start, |number, share| {
-            if number >= range.end {
-                return false;
-            }
-            match self.members.get(share.user.0 as usize) {
-                Some(&member) => shares.push((member, share.work)),
-                None => unknown = Some(number),
-            }
-            number + 1 < range.end && unknown.is_none()
-        })?;
-        if let Some(number) = unknown {
-            return Err(self.store.broken(&format!("share {number} is of an unknown user")));
-        }
-        if shares.len() as u64 != range.end - range.start {
-            return Err(self
-                .store
-                .broken(&format!("shares {} to {} are not all there", range.start, range.end)));
-        }
-        Ok(shares)
     }
 }

@@ -5,12 +5,13 @@
 //! (`sums`), which block they stand on (`standing`), how much the disk must have (`durable`), what it refuses
 //! (`trouble`), and its files (`files`).
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
-//! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
-//! next job's outputs; a found block enters the book with its job's split, in the same batch as its share.
+//! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`plan`], by [`split`] →
+//! the next job's outputs; a found block enters the book with its job's split, in the same batch as its share.
 
 pub mod audit;
 pub mod book;
 pub mod live;
+pub mod plan;
 pub mod queue;
 pub mod report;
 pub mod share;
@@ -22,6 +23,7 @@ pub mod writer;
 
 mod durable;
 pub(crate) mod files;
+mod log;
 mod standing;
 mod sums;
 mod trouble;
@@ -31,6 +33,7 @@ pub use live::{Ledger, User};
 pub use queue::{Ticket, Waiter};
 pub use share::{Share, ShareHash, UserId};
 pub use split::{Rules, Scheme, Split};
+pub use standing::Standing;
 
 /// A reason in one line why the ledger cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::LedgerError;
 use super::book::{Facts, chain_of};
-use super::live::member_of;
 use super::share::difficulty_of;
+use super::share::member_of;
 use super::split::Amounts;
 use super::store::{BlockId, Store};
 use super::views::Role;

@@ -1,5 +1,7 @@
-//! An entry of the share log: 36 bytes. Its key is its number, which counts up from 0 without a gap.
+//! An entry of the share log: 36 bytes. Its key is its number, which counts up from 0 without a gap. And whom
+//! its user name pays.
 
+use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 /// Bytes of a share in the log.
@@ -10,6 +12,12 @@ pub const HASH_BYTES: usize = 16;
 /// A user name's number in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub u32);
+
+/// The address at the start of a user name.
+#[must_use]
+pub fn member_of(name: &str, prefixes: &Prefixes) -> Option<Address> {
+    Address::parse(name.split('.').next().unwrap_or_default(), prefixes).ok()
+}
 
 /// The first bytes of a header's hash, as SHA-256 gives them.
 pub type ShareHash = [u8; HASH_BYTES];

@@ -1,22 +1,45 @@
-//! Which block the books stand on: the nearest of the pool's in the chain that templates build on.
+//! Where the books stand: on the nearest of the pool's blocks in the chain that templates build on, with the window that
+//! the chain's difficulty wants.
 //!
 //! Here: moving there, in memory and in the database, and what is owed after a block. Not here: which block it is (the
 //! node is asked, `chain`), and what follows from it for each block's state ([`super::book`]).
 
 use std::sync::Arc;
 
+use iop_stratum::difficulty::Difficulty;
+
 use super::LedgerError;
 use super::live::{Ledger, State};
-use super::split::Amounts;
+use super::split::{Amounts, Scheme};
 use super::store::{Batch, BlockId};
 use super::trouble::Writing;
+use super::window::wanted_work;
+
+/// The block that the books were moved to, if any. No job is made without it: it would pay by another window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    base: Option<BlockId>,
+}
+
+impl Standing {
+    /// The nearest of the pool's blocks below the next one.
+    #[must_use]
+    pub fn base(self) -> Option<BlockId> {
+        self.base
+    }
+}
 
 impl Ledger {
-    /// Moves the books to a block: the nearest of the pool's in the chain that templates build on.
+    /// Moves the books to the nearest of the pool's blocks in the chain that templates build on, and makes the window as
+    /// long as the templates' difficulty wants it.
     ///
     /// # Errors
     /// The database cannot be read or written.
-    pub fn build_on(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
+    pub fn build_on(
+        &self,
+        base: Option<BlockId>,
+        network_difficulty: Difficulty,
+    ) -> Result<Standing, LedgerError> {
         let mut state = self.lock_state();
         if state.book.base() != base {
             let carried = self.carried_after(&state, base)?;
@@ -26,7 +49,10 @@ impl Ledger {
             }
             state.book.stand_on(base, carried);
         }
-        Ok(())
+        if self.rules.scheme == Scheme::Pplns {
+            self.settle(&mut state, wanted_work(network_difficulty, self.rules.window))?;
+        }
+        Ok(Standing { base })
     }
 
     /// The amounts carried after a block.

@@ -16,11 +16,12 @@ use iop_stratum::difficulty::Difficulty;
 
 use super::audit::{Report, audit};
 use super::book::{Entry, Facts, Finding, Plan, Record};
-use super::live::{Request, wanted_work};
+use super::plan::Request;
 use super::queue::Accepted;
 use super::split::tests::{member, rules};
 use super::split::{Input, Split};
 use super::store::{Batch, BlockId, Store};
+use super::window::wanted_work;
 use super::writer::Writer;
 use super::*;
 
@@ -57,7 +58,7 @@ fn prefixes() -> Prefixes {
 
 /// A template's request on a base, for any finder.
 fn request(base: Option<BlockId>, reward: u64) -> Request {
-    Request { base, reward, network_difficulty: difficulty(8.0), room: 10, chapter: member(200), solo: None }
+    Request { base, reward, room: 10, chapter: member(200), solo: None }
 }
 
 fn difficulty(value: f64) -> Difficulty {
@@ -83,6 +84,7 @@ impl Pool {
     fn open(folder: &Path, rules: Rules) -> Self {
         let (ledger, writer) = Ledger::open(folder, rules, prefixes()).unwrap();
         let next = ledger.log_state().logged;
+        ledger.build_on(ledger.read(|_, book| book.base()), difficulty(8.0)).unwrap();
         Self { ledger, writer: Some(writer), ticket: Arc::default(), next, clock: 5 }
     }
 
@@ -127,7 +129,7 @@ impl Pool {
 
     /// Lets templates build on a block from now on.
     fn stand_on(&self, base: Option<BlockId>) {
-        self.ledger.build_on(base).unwrap();
+        self.ledger.build_on(base, difficulty(8.0)).unwrap();
         assert_eq!(self.ledger.read(|_, book| book.base()), base);
         // A late request for an earlier template moves nothing.
         for solo in [None, Some(member(1))] {
@@ -298,8 +300,8 @@ fn a_block_of_a_pool_that_was_killed_is_taken_once() {
     let mut pool = Pool::open(folder.path(), rules());
     (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
     pool.wait();
-    let request = Request { network_difficulty: difficulty(1.0), ..request(None, 5000) };
-    let plan = Arc::new(pool.ledger.plan(&request).unwrap());
+    pool.ledger.build_on(None, difficulty(1.0)).unwrap();
+    let plan = Arc::new(pool.ledger.plan(&request(None, 5000)).unwrap());
     let id = BlockId { height: 1, hash: BlockHash::hash(b"found") };
     let user = member(1).to_base58(&prefixes());
     let finding = Finding { time: 5, license: member(100), finder: &user };
@@ -346,7 +348,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     // The node has it at once and returns the next template; the log is slow.
     assert!(pool.ledger.has_block(&id) && !pool.ledger.has_stored(&id));
     assert_eq!(pool.ledger.height_below(3), Some(2));
-    pool.ledger.build_on(Some(id)).unwrap();
+    pool.ledger.build_on(Some(id), difficulty(8.0)).unwrap();
     let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
     assert_eq!(
         (next.terms.base, pool.ledger.read(|_, book| (*book.carried()).clone())),

@@ -7,11 +7,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
 use iop_consensus::address::Address;
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 /// Shares that are read at once when they leave the window: a fraction of a millisecond, once per that many shares.
 const CHUNK: u64 = 512;
 /// Shares that are read at once when the window grows into the past, as at the start.
 const GROW_CHUNK: u64 = 16_384;
+
+/// The work that a window must reach, in hashes.
+#[must_use]
+pub fn wanted_work(network_difficulty: Difficulty, window: f64) -> u128 {
+    // A cast saturates.
+    (network_difficulty.get() * HASHES_AT_1 * window).ceil() as u128
+}
 
 /// Access to the share log for the window.
 pub trait Log {
