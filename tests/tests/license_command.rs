@@ -111,6 +111,36 @@ fn licenses_come_and_go_and_the_cap_changes() {
 }
 
 #[test]
+fn what_becomes_of_the_cap_and_who_may_mine_then_is_said_before_it_is_so() {
+    let stand = Stand::start("forecast");
+    let [_, first, second, third] = devnet_keys(stand.dir.path());
+    let address = license_address(&first, &stand.params);
+    generate(&stand.node.rpc, 2, &first, &stand.params);
+    let new = new_address(stand.dir.path(), &stand.network);
+    let (_, said) = succeeded(stand.license(&["add", &new, "--dry-run"]));
+    assert!(said.contains("cap 1008 -> 806") && !said.contains("warning"), "{said}");
+    let no_more = ["enable-cap", "--factor", "0", "--dry-run", "--json"];
+    let (text, said) = succeeded(stand.license(&no_more));
+    assert!(said.contains(&format!("{address} (has 2, may not mine)")), "{said}");
+    assert!(said.contains("may then mine 3 blocks of a window of 2016"), "{said}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let expected = json!({
+        "before": 1_008, "after": 0, "may_mine": 2, "chain_may_stop": true,
+        "at_or_above": [{"address": address, "blocks": 2, "may_mine": false}],
+    });
+    assert_eq!(report["cap"], expected);
+    for key in [second, third] {
+        generate(&stand.node.rpc, 1, &key, &stand.params);
+    }
+    let (_, said) = succeeded(stand.license(&no_more[..4]));
+    assert!(said.contains("cap 1008 -> 0") && said.contains("no license but the admins' may mine"), "{said}");
+    // What waits for a block counts as well.
+    succeeded(stand.license(&["add", &new]));
+    let (_, said) = succeeded(stand.license(&["enable-cap", "--factor", "3", "--dry-run"]));
+    assert!(said.contains("cap 1008 -> 1209"), "{said}");
+}
+
+#[test]
 fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
     let stand = Stand::start("waiting");
     (0..3).for_each(|_| stand.mine()); // this matures as many further coins

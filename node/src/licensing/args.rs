@@ -33,7 +33,8 @@ pub(crate) enum LicenseCommand {
     },
     /// Limit how many blocks of a window one license may mine
     EnableCap {
-        /// How many times its even share, 0 to 9; 0 leaves mining to the admins
+        /// How many times its even share, 0 to 9; with 0 it may mine one block, and
+        /// then only the admins go on
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
         factor: u8,
         #[command(flatten)]

@@ -14,6 +14,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_consensus::{COIN, COINBASE_MATURITY};
@@ -120,6 +121,12 @@ impl Node {
     /// Calls `dumpminerstats`, for one address or all.
     pub(super) async fn license_stats(&self, address: Option<&str>) -> Result<Value, Failure> {
         self.call("dumpminerstats", address.map_or(json!([]), |address| json!([address]))).await
+    }
+
+    /// Whether the address is a license as of the node's tip.
+    pub(super) async fn is_whitelisted(&self, address: &Address, params: &Params) -> Result<bool, Failure> {
+        let stats = self.license_stats(Some(&address.to_base58(&params.prefixes))).await?;
+        Ok(stats["stats"]["whitelisted"] == 1)
     }
 
     /// Admin actions in the mempool, decoded as in a block at `height`. Transactions are fetched one by one: IoP

@@ -1,14 +1,15 @@
 //! `iop-node license`: builds, signs and sends the transactions that change who may mine and how much.
 //!
 //! Lives here: the arguments ([`args`]), the client for a node ([`client`]), pending actions there ([`waiting`]),
-//! the transaction ([`action`]), and the steps of a command. Does not live here: the rules; a finished transaction
-//! is decoded with those of `iop-consensus` before it is sent. There is no wallet: the caller names an admin's
-//! coins, or the node finds them. Data goes: flags and key file -> checks against the node -> coins -> signed
-//! transaction -> decoded again -> sent.
+//! what becomes of the cap ([`forecast`]), the transaction ([`action`]), and the steps of a command. Does not
+//! live here: the rules; a finished transaction is decoded with those of `iop-consensus` before it is sent.
+//! There is no wallet: the caller names an admin's coins, or the node finds them. Data goes: flags and key
+//! file -> checks against the node -> coins -> signed transaction -> decoded again -> sent.
 
 mod action;
 pub(crate) mod args;
 mod client;
+mod forecast;
 mod waiting;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ use crate::settings::{network_params, read_secret};
 use action::{Action, AdminCoin, Built};
 use args::{Common, LicenseCommand};
 use client::Node;
+use forecast::{Change, Forecast, Standing};
 use waiting::Waiting;
 
 /// Maximum number of addresses in one transaction; stays far below the relay limit on size.
@@ -122,11 +124,45 @@ async fn act(
     };
     let built = action.build(key, coins).map_err(Failure::Failed)?;
     built.check(&action, key, tip + 1, params).map_err(Failure::Failed)?;
+    let forecast = foresee(node, params, &action, &waiting).await?;
+    for line in forecast.iter().flat_map(|forecast| forecast.warnings(params)) {
+        warn(&line);
+    }
     let sent = if common.dry_run { None } else { Some(node.send(&built.tx).await?) };
     if sent.is_some() && node.has_no_peers().await {
         warn("the node has no peers now: it tells those that connect while it runs");
     }
-    report(&action, &built, &skipped, sent.as_deref(), key, params, common.json)
+    let done = Done { action: &action, built: &built, skipped: &skipped, forecast: forecast.as_ref() };
+    report(&done, sent.as_deref(), key, params, common.json)
+}
+
+/// What the action and those that wait for a block make of the cap; `None` where the node's figures cannot be
+/// read.
+async fn foresee(
+    node: &Node,
+    params: &Params,
+    action: &Action,
+    waiting: &[Waiting],
+) -> Result<Option<Forecast>, Failure> {
+    let Some(standing) = Standing::read(&node.license_stats(None).await?, params) else { return Ok(None) };
+    let mut change = Change::default();
+    for one in waiting {
+        change.take(one.verb(), one.targets());
+    }
+    // What waits may repeat what is so already; the action's own targets were looked at.
+    for (address, state) in change.whitelist.clone() {
+        if node.is_whitelisted(&address, params).await? == state {
+            change.whitelist.remove(&address);
+        }
+    }
+    change.take(action.verb, &action.targets);
+    let mut whitelisted = Vec::new();
+    for address in Forecast::doubtful(&standing, &change, params) {
+        if node.is_whitelisted(&address, params).await? {
+            whitelisted.push(address);
+        }
+    }
+    Ok(Some(Forecast::new(&standing, &change, &whitelisted, params)))
 }
 
 /// Drops targets that are in the desired state already: repeating an action changes nothing, and the reference's
@@ -161,8 +197,7 @@ async fn without_done(
     let (mut left, mut skipped) = (Vec::new(), Vec::new());
     for address in targets {
         let text = address.to_base58(&params.prefixes);
-        let stats = node.license_stats(Some(&text)).await?;
-        let whitelisted = stats["stats"]["whitelisted"] == 1;
+        let whitelisted = node.is_whitelisted(&address, params).await?;
         if whitelisted == (verb == Verb::Add) {
             let state = if whitelisted { "is a license already" } else { "is no license" };
             warn(&format!("{text} {state}: left out"));
@@ -197,16 +232,24 @@ async fn find_coin(
     })
 }
 
+/// What a command did.
+struct Done<'a> {
+    action: &'a Action,
+    built: &'a Built,
+    /// Targets that were left out.
+    skipped: &'a [Address],
+    forecast: Option<&'a Forecast>,
+}
+
 /// Reports the outcome: the result on stdout, the rest on stderr.
 fn report(
-    action: &Action,
-    built: &Built,
-    skipped: &[Address],
+    done: &Done<'_>,
     sent: Option<&str>,
     key: &LicenseKey,
     params: &Params,
     as_json: bool,
 ) -> Result<(), Failure> {
+    let Done { action, built, skipped, forecast } = *done;
     let (txid, hex) = (built.tx.compute_txid().to_string(), serialize_hex(&built.tx));
     let admin = key.address().to_base58(&params.prefixes);
     if as_json {
@@ -224,6 +267,7 @@ fn report(
                 "inputs": inputs.collect::<Value>(),
                 "fee": coins_text(built.fee),
                 "change": coins_text(built.change),
+                "cap": forecast.map(|forecast| forecast.json(params)),
                 "txid": txid,
                 "hex": hex,
                 "sent": sent.is_some(),
@@ -236,6 +280,7 @@ fn report(
         built.coins.iter().map(|coin| format!("{} ({})", coin.outpoint, coins_text(coin.value))).collect();
     lines.push(format!("admin {admin}, from {}", from.join(", ")));
     lines.push(format!("fee {}, back to the admin {}", coins_text(built.fee), coins_text(built.change)));
+    lines.extend(forecast.map(Forecast::line));
     for line in lines {
         let _ = writeln!(std::io::stderr(), "{line}");
     }

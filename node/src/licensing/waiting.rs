@@ -32,6 +32,15 @@ impl Waiting {
         Some(Self { txid: tx.compute_txid(), verb: action.verb, targets: targets.copied().collect() })
     }
 
+    pub(super) fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    /// The addresses acted on, without admins.
+    pub(super) fn targets(&self) -> &[Address] {
+        &self.targets
+    }
+
     /// Whether it performs this verb, on the given license if any.
     pub(super) fn does(&self, verb: Verb, target: Option<&Address>) -> bool {
         self.verb == verb && target.is_none_or(|target| self.targets.contains(target))
