@@ -1,15 +1,17 @@
 //! From a node to licensed work: the code that the pool and a solo miner share.
 //!
 //! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, submitting found
-//! blocks and keeping them until a node has answered, reading files named by the user; for servers that give out work:
-//! vardiff, the times of shares, request rates and bans; panics as errors ([`caught`]). Not here: Stratum's messages
-//! (`iop-stratum`), which miner gets which work and what else becomes of it.
+//! blocks and keeping them until a node has answered, reading files named by the user; a clock that differs
+//! from the node's ([`clocks`]); for servers that give out work: vardiff, the times of shares, request rates
+//! and bans; panics as errors ([`caught`]). Not here: Stratum's messages (`iop-stratum`), which miner gets
+//! which work and what else becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
 pub mod bucket;
 pub mod caught;
 pub mod choice;
+pub mod clocks;
 pub mod coinbase;
 pub mod files;
 pub mod keys;

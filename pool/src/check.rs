@@ -9,6 +9,7 @@ use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainIdentity, LicenseInfo, check_chain};
 use iop_mining::tips;
 
+use crate::clock;
 use crate::config::Settings;
 use crate::datadir::check_future;
 use crate::output::print;
@@ -67,8 +68,8 @@ async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<
         .map_err(|none| RunError(none.to_string()))?;
     let (height, count, value) = (template.height, template.txids.len(), template.coinbase_value);
     let license = &licenses[chosen].address;
-    let doubt = settings.rules.pay_nobody(value);
-    doubt.iter().try_for_each(|doubt| show(format_args!("warning   {doubt}")))?;
+    let doubts = [clock::doubt(template.time), settings.rules.pay_nobody(value)];
+    doubts.iter().flatten().try_for_each(|doubt| show(format_args!("warning   {doubt}")))?;
     Ok(format!("would mine block {height} with license {license}, {count} transactions, {value} base units"))
 }
 

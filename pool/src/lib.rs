@@ -8,6 +8,7 @@
 //! once ([`blocks`]).
 
 mod chain;
+mod clock;
 mod output;
 mod strays;
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use iop_consensus::address::Address;
 use iop_stratum::difficulty::Difficulty;
@@ -16,6 +16,7 @@ use iop_stratum::verdict::Reject;
 use serde::Serialize;
 
 use self::newcomers::Newcomers;
+use crate::clock::now;
 use crate::history::{HashRate, History, Rates, Span};
 
 /// The most workers listed. Names cost little, so among workers without a connection the one with the oldest last share
@@ -35,11 +36,6 @@ pub struct Counters {
     work: AtomicU64,
     last_share: AtomicU64,
     history: Mutex<History>,
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Counters {

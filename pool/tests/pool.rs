@@ -340,6 +340,24 @@ fn what_cannot_work_ends_with_one_line() {
     fs::set_permissions(folder.path().join("license-1.wif"), fs::Permissions::from_mode(0o644)).unwrap();
 }
 
+/// Shares are judged, and books are dated, by the pool's clock; a new machine's may be anything.
+#[test]
+fn a_clock_that_is_hours_from_the_nodes_is_told() {
+    let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
+    let node = chain.serve(0);
+    let run = command(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    let mut check = Command::new(run.get_program());
+    check.arg("check").args(run.get_args().skip(1));
+    let said = |check: &mut Command| String::from_utf8(output(check).stdout).unwrap();
+    assert!(!said(&mut check).contains("warning"), "the clocks agree");
+    chain.ahead.store(3 * 3600, Ordering::SeqCst);
+    let told = said(&mut check);
+    assert!(told.contains("warning   this machine's clock (") && told.contains("3.0 h behind the node's"));
+    let pool = start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    wait_until("the pool warns", || pool.log().contains("3.0 h behind the node's"));
+    assert_eq!(pool.log().matches("have the time set by NTP").count(), 1);
+}
+
 #[test]
 fn check_prints_what_would_be_mined() {
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));

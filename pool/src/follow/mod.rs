@@ -20,6 +20,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
+use iop_mining::clocks::Clocks;
 use iop_mining::rpc::{CALL_TIME, Node};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 pub use iop_mining::tips;
@@ -31,6 +32,7 @@ pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
 use self::telling::{Begun, Telling};
 use self::tips::{ChainTip, Missed, NO_NODE_PATIENCE};
+use crate::clock;
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
@@ -94,6 +96,7 @@ pub struct Follower {
     tip: Arc<Tip>,
     /// The licenses as the log last told of them: none while the chain requires none.
     told: Vec<LicenseInfo>,
+    clocks: Clocks,
     /// When a node last gave work.
     last_work: Instant,
     publish: watch::Sender<Arc<Snapshot>>,
@@ -126,6 +129,7 @@ impl Follower {
             standing: None,
             tip: Arc::default(),
             told: Vec::new(),
+            clocks: Clocks::default(),
             last_work: Instant::now(),
             publish,
         };
@@ -353,6 +357,7 @@ impl Follower {
             whitelist::tell(&self.told, &licenses);
             self.told.clone_from(&licenses);
         }
+        let time = template.time;
         let work = self.work(template, &licenses, base, new_tip);
         if old_tip.is_none() && !matches!(work, Work::Job(_)) {
             // The tip is the same but the licenses have changed; no job on this tip may make a block.
@@ -366,6 +371,7 @@ impl Follower {
             old_tip.retire();
         }
         self.announce();
+        clock::tell(&mut self.clocks, time);
     }
 
     /// Looks for admin actions in the published job's template; after publishing, so that no miner waits for it.

@@ -12,7 +12,7 @@ pub(crate) mod program;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(crate) struct Chain {
     pub(crate) templates: Mutex<Vec<Instant>>,
     pub(crate) long_poll: Mutex<LongPoll>,
     pub(crate) blocks: Mutex<Vec<Block>>,
+    /// Seconds that its clock is ahead of this machine's.
+    pub(crate) ahead: AtomicI64,
     /// Block cap of a license.
     pub(crate) cap: Mutex<u64>,
     pub(crate) password: Mutex<String>,
@@ -96,6 +98,7 @@ impl Chain {
             templates: Mutex::default(),
             long_poll: Mutex::new(LongPoll::Waits),
             blocks: Mutex::default(),
+            ahead: AtomicI64::new(0),
             cap: Mutex::new(1000),
             password: Mutex::new("u:p".into()),
             tips: watch::channel(0).0,
@@ -136,6 +139,7 @@ impl Chain {
 
     fn template(&self) -> Value {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = now.saturating_add_signed(self.ahead.load(Ordering::SeqCst));
         json!({
             "height": self.height() + 1, "previousblockhash": self.tip().to_string(), "version": 0x2000_0000,
             "bits": format!("{BITS:08x}"), "curtime": now, "mintime": now - 1000, "coinbasevalue": 5_000_000_000u64,

@@ -1,11 +1,10 @@
 //! The license holder's own nodes: template, license that may mine, signed coinbase, and blocks in return.
 //!
 //! Here: [`Solo`], the upstream; each node's task (`source`), the choice of the node (`nodes`), the jobs (`work`),
-//! found blocks in flight (`delivery`), this machine's clock (`clock`), the end (`ending`). Not here: code that pool
+//! found blocks in flight (`delivery`), the end (`ending`). Not here: code that pool
 //! and miner share (`iop-mining`). Path: node → offer → license → job → dispatcher → devices → share, which is a block
 //! → all nodes.
 
-mod clock;
 mod delivery;
 mod ending;
 mod held;
@@ -25,6 +24,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
+use iop_mining::clocks::{Clocks, Words};
 use iop_mining::rpc::{CALL_TIME, Node, NodeAddress, RpcError};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo};
 use iop_mining::tips::{self, NO_NODE_PATIENCE, Place};
@@ -33,7 +33,6 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use self::clock::{Clocks, Words};
 use self::delivery::{Deliveries, Fate, Found, News};
 pub use self::ending::Ending;
 use self::held::Held;
@@ -376,7 +375,7 @@ impl Miner {
 
     fn compare_clocks(&mut self, node: u32, now: Instant) {
         match self.clocks.compare(node, WallClock::default().now(), now) {
-            Some(Words::Wrong(words)) => warn!("{words}"),
+            Some(Words::Wrong(words)) => warn!("{words}. Mining goes on with the node's time"),
             Some(Words::Right) => info!("the clocks of this machine and of the node agree again"),
             None => {}
         }

@@ -1,4 +1,5 @@
-//! Compares this machine's clock with the node's. Work does not depend on it: headers carry the node's time.
+//! Compares this machine's clock, as the caller has read it, with the node's. Headers carry the node's time,
+//! whatever this machine's is.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ struct Utc(u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Years are counted from March, so that a leap day is the last day of a year; eras of 400 years are all alike.
+        // Years are counted from March, so that a leap day is the last day of a year; eras of 400 years are
+        // all alike.
         let (days, second) = (self.0 / DAY + 719_468, self.0 % DAY);
         let (era, day_of_era) = (days / 146_097, days % 146_097);
         let year_of_era =
@@ -33,8 +35,8 @@ impl fmt::Display for Utc {
 
 /// A message about the clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Words {
-    /// They differ by more than the chain allows.
+pub enum Words {
+    /// They differ by more than the chain allows: a clause with both times.
     Wrong(String),
     /// They no longer differ.
     Right,
@@ -42,16 +44,17 @@ pub(super) enum Words {
 
 /// Remembers the last message.
 #[derive(Debug, Default)]
-pub(super) struct Clocks {
+pub struct Clocks {
     said: Option<Instant>,
 }
 
 impl Clocks {
     /// Compares a template's time with this machine's, both in seconds since 1970.
     ///
-    /// A template's time is the node's clock or, if later, just after the median of the last blocks: at most two hours
-    /// ahead of the node's clock, or the node would not have accepted those blocks.
-    pub(super) fn compare(&mut self, node: u32, local: u64, now: Instant) -> Option<Words> {
+    /// A template's time is the node's clock or, if later, just after the median of the last blocks: at most
+    /// two hours ahead of the node's clock, or the node would not have accepted those blocks.
+    #[must_use]
+    pub fn compare(&mut self, node: u32, local: u64, now: Instant) -> Option<Words> {
         let node = u64::from(node);
         if node.abs_diff(local) <= MAX_FUTURE_BLOCK_TIME {
             return self.said.take().map(|_| Words::Right);
@@ -63,7 +66,7 @@ impl Clocks {
         let (side, hours) = if local > node { ("ahead of", local - node) } else { ("behind", node - local) };
         Some(Words::Wrong(format!(
             "this machine's clock ({}) is {:.1} h {side} the node's ({}); the chain allows {} h, so one of them is \
-             wrong. Mining goes on with the node's time",
+             wrong",
             Utc(local),
             hours as f64 / 3600.0,
             Utc(node),
