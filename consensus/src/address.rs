@@ -11,6 +11,7 @@ use bitcoin::opcodes::all::{OP_CHECKSIG, OP_DUP, OP_EQUAL, OP_EQUALVERIFY, OP_HA
 use bitcoin::{Script, ScriptBuf};
 
 use crate::license::pubkey::has_valid_encoding;
+use crate::params::networks::{networks_with, of_other_network};
 use crate::script::{ScriptReader, is_p2sh, is_witness_program};
 
 /// Version bytes of Base58Check texts.
@@ -53,9 +54,7 @@ pub enum AddressError {
     #[error("'{0}' is not a valid address (Base58Check of 21 bytes expected)")]
     Malformed(String),
     /// The checksum is right, but the version byte belongs to another network.
-    #[error(
-        "address '{text}' has version byte {found}; this network's addresses have {pubkey_hash} or {script_hash}"
-    )]
+    #[error("address '{text}' {}", whose(*found, *pubkey_hash, *script_hash))]
     OtherNetwork {
         /// The text as given.
         text: String,
@@ -66,6 +65,15 @@ pub enum AddressError {
         /// The network's P2SH version byte.
         script_hash: u8,
     },
+}
+
+fn whose(found: u8, pubkey_hash: u8, script_hash: u8) -> String {
+    of_other_network(
+        networks_with(|prefixes| [prefixes.pubkey_hash, prefixes.script_hash].contains(&found)),
+        &format!("version byte {found}"),
+        &format!("addresses have {pubkey_hash} or {script_hash}"),
+        networks_with(|prefixes| (prefixes.pubkey_hash, prefixes.script_hash) == (pubkey_hash, script_hash)),
+    )
 }
 
 impl Address {
@@ -195,10 +203,28 @@ mod tests {
         let error =
             Address::parse("uh2SKjE6R1uw3b5smZ8i1G8rDoQv458Lsj", &Params::main().prefixes).unwrap_err();
         assert!(matches!(error, AddressError::OtherNetwork { found: 130, .. }), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "address 'uh2SKjE6R1uw3b5smZ8i1G8rDoQv458Lsj' belongs to test, regtest and devnet (version byte 130); \
+             this network's addresses have 117 or 174, as those of main"
+        );
+        let bitcoins = Address { kind: AddressKind::PubkeyHash, hash: [7; 20] }
+            .to_base58(&Prefixes { pubkey_hash: 0, ..Params::main().prefixes });
+        let error = Address::parse(&bitcoins, &Params::devnet().prefixes).unwrap_err().to_string();
+        assert!(error.contains("belongs to no network that is known (version byte 0)"), "{error}");
         assert!(matches!(
             Address::parse(&"p".repeat(100_000), &Params::main().prefixes),
             Err(AddressError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn every_built_in_network_is_found_by_its_prefixes() {
+        for name in Params::NAMES {
+            let own = Params::by_name(name).unwrap().prefixes;
+            let names = networks_with(|prefixes| *prefixes == own).unwrap();
+            assert!(names.split([',', ' ']).any(|found| found == name), "{name}: {names}");
+        }
     }
 
     #[test]

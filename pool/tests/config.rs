@@ -197,7 +197,10 @@ fn each_mistake_in_a_file_is_named() {
         (format!("{rest}start_difficulty = -1\n{node}"), "start_difficulty is -1"),
         (format!("{rest}start_difficulty = 1\nmin_difficulty = 2\n{node}"), "min_difficulty 2"),
         (format!("{rest}max_connections = 0\n{node}"), "max_connections is 0"),
-        (format!("{rest}payout_address = 'pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ'\n{node}"), "version byte 117"),
+        (
+            format!("{rest}payout_address = 'pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ'\n{node}"),
+            "belongs to main (version byte 117)",
+        ),
         (format!("network = 'devnet'\n{node}"), "no license key is named"),
         (format!("{rest}[[node]]\nurl = 'http://h'"), "no cookie file"),
         (format!("{rest}[[node]]\nurl = 'h'\ncolour = 1"), "unknown field `colour`"),
@@ -227,7 +230,7 @@ fn a_wrong_key_is_named_by_its_file_and_never_shown() {
     let [_, (_, key), ..] = devnet_keys();
     let other = key.to_wif(&Params::main().prefixes);
     for (text, expected) in [
-        (other.as_str(), "WIF prefix 49; this network's keys have 76"),
+        (other.as_str(), "the key belongs to main (WIF prefix 49); this network's keys have 76"),
         ("nonsense", "not a private key"),
         (" \n", "is empty"),
     ] {

@@ -222,7 +222,7 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         assert!(said.contains(words) && said.lines().count() == 1, "{args:?}: {said}");
     };
     usage(&["add", "nonsense"], "'nonsense' is not a valid address");
-    usage(&["add", "pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ"], "version byte 117");
+    usage(&["add", "pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ"], "belongs to main (version byte 117)");
     usage(&["add", &admin_address], "is an admin of refused");
     usage(&["remove", &license_address, &license_address], "is given twice");
     usage(&["enable-cap", "--factor", "10"], "10 is not in 0..=9");

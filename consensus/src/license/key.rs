@@ -9,6 +9,7 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::address::{Address, Prefixes};
+use crate::params::networks::{networks_with, of_other_network};
 
 /// A license's secret key, with the encoding of its public key, which determines its address.
 pub struct LicenseKey {
@@ -30,13 +31,22 @@ pub enum KeyError {
     #[error("not a private key in WIF form (Base58Check of 33 or 34 bytes expected)")]
     Malformed,
     /// The prefix of another network.
-    #[error("the key has WIF prefix {found}; this network's keys have {expected}")]
+    #[error("the key {}", whose(*found, *expected))]
     OtherNetwork {
         /// The prefix found.
         found: u8,
         /// The prefix of this network.
         expected: u8,
     },
+}
+
+fn whose(found: u8, expected: u8) -> String {
+    of_other_network(
+        networks_with(|prefixes| prefixes.secret_key == found),
+        &format!("WIF prefix {found}"),
+        &format!("keys have {expected}"),
+        networks_with(|prefixes| prefixes.secret_key == expected),
+    )
 }
 
 impl LicenseKey {
@@ -147,6 +157,11 @@ mod tests {
         let error = LicenseKey::from_wif(&text, &Params::test().prefixes).unwrap_err();
         assert_eq!(error, KeyError::OtherNetwork { found: 49, expected: 76 });
         assert!(!format!("{error} {key:?}").contains(&text[..8]));
+        assert_eq!(
+            error.to_string(),
+            "the key belongs to main (WIF prefix 49); this network's keys have 76, as those of test, regtest and \
+             devnet"
+        );
         assert_eq!(
             LicenseKey::from_wif("nonsense", &Params::test().prefixes).unwrap_err(),
             KeyError::Malformed

@@ -30,6 +30,25 @@ const TEST_PREFIXES: Prefixes = Prefixes {
     ext_secret: [0x2b, 0x7f, 0xa4, 0x2a],
 };
 
+/// The built-in networks whose prefixes answer yes, in words. Networks from files share those of their base.
+pub(crate) fn networks_with(is_so: impl Fn(&Prefixes) -> bool) -> Option<&'static str> {
+    [(MAIN_PREFIXES, "main"), (TEST_PREFIXES, "test, regtest and devnet")]
+        .into_iter()
+        .find(|(prefixes, _)| is_so(prefixes))
+        .map(|(_, names)| names)
+}
+
+/// Which networks an address or a key is of, as an error says it: `found` with what its first byte is called,
+/// and those of this network, which are `expected`.
+pub(crate) fn of_other_network(found: Option<&str>, byte: &str, expected: &str, own: Option<&str>) -> String {
+    let belongs = match found {
+        Some(names) => format!("belongs to {names} ({byte})"),
+        None => format!("belongs to no network that is known ({byte})"),
+    };
+    let like = own.map(|names| format!(", as those of {names}")).unwrap_or_default();
+    format!("{belongs}; this network's {expected}{like}")
+}
+
 impl Params {
     /// The public main network.
     pub fn main() -> Self {

@@ -328,7 +328,7 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
         let answers = say(&mut miner, json!({"id": 1, "method": "mining.authorize", "params": [user]}));
         answers[0]["error"][1].as_str().unwrap_or_default().to_owned()
     };
-    assert!(authorize(&main).contains("version byte 117"), "{}", authorize(&main));
+    assert!(authorize(&main).contains("belongs to main (version byte 117)"), "{}", authorize(&main));
     assert!(authorize("worker").contains("ADDRESS[.worker]"));
     assert!(authorize(&format!("{main}\u{1b}")).contains("do not print"));
     let own = address.to_base58(&pool.shared.prefixes);
