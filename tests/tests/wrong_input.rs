@@ -181,12 +181,13 @@ fn a_data_directory_in_use_or_of_another_network_is_refused_and_stays_as_it_is()
 }
 
 #[test]
-fn the_same_chain_with_other_rules_is_another_network() {
+fn a_network_file_that_was_changed_since_the_data_was_made_is_told_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::file(dir.path(), &easy_devnet("rules", ""));
     let node = Node::start(dir.path(), &network).unwrap();
     assert!(node.program.stop().success());
     let network = Network::file(dir.path(), &easy_devnet("rules", "cap_change_height = 5000"));
     let error = Node::start(dir.path(), &network).unwrap_err().to_string();
-    assert!(error.contains("another network"), "{error}");
+    assert!(error.contains("was made with other parameters of this network: rules, genesis "), "{error}");
+    assert!(error.contains("The network file has been changed since"), "{error}");
 }

@@ -160,11 +160,7 @@ impl Storage {
         }
         let found = self.get(Column::Meta, META_NETWORK)?.unwrap_or_default();
         if found != network.as_bytes() {
-            return Err(StorageError(format!(
-                "{} belongs to another network ({}); this one is {network}",
-                dir.display(),
-                String::from_utf8_lossy(&found)
-            )));
+            return Err(other_network(dir, &String::from_utf8_lossy(&found), &network));
         }
         if is_readable {
             self.db.put_cf(self.handle(Column::Meta), META_FORMAT, FORMAT_VERSION.to_be_bytes())?;
@@ -342,6 +338,21 @@ impl Storage {
         schema::decode_coin(&bytes)
             .map(Some)
             .ok_or_else(|| StorageError::damaged(&format!("coin {outpoint} cannot be read")))
+    }
+}
+
+/// The error for data of the identity `found` where `own` is expected (see [`schema::network_identity`]). A
+/// network file that was changed has the name and the genesis of before.
+fn other_network(dir: &Path, found: &str, own: &str) -> StorageError {
+    let dir = dir.display();
+    let chain = |identity: &str| identity.split_once(schema::RULES).map(|(chain, _)| chain.to_owned());
+    match (chain(found), chain(own)) {
+        (Some(before), Some(now)) if before == now => StorageError(format!(
+            "{dir} was made with other parameters of this network: {found}, where they are {own} now. The network \
+             file has been changed since, or it is another one of the same name; give the one from then, or another \
+             directory"
+        )),
+        _ => StorageError(format!("{dir} belongs to another network ({found}); this one is {own}")),
     }
 }
 

@@ -232,6 +232,9 @@ fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Option<[u32; N]> {
     Some(numbers)
 }
 
+/// What stands in a network's identity before the digest of its rules.
+pub(super) const RULES: &str = ", rules ";
+
 /// A network's name, its genesis and a digest of everything that decides which blocks are valid: a database written
 /// under other rules must not be continued. Every rule parameter is listed here by value, so that the digest
 /// survives changes of our own types; a new parameter is included only if it differs from its default.
@@ -259,7 +262,7 @@ pub(super) fn network_identity(params: &Params) -> String {
     ];
     // The rest, checkpoints and the public chains' history, is implied by a built-in name and its genesis.
     let digest = sha256::Hash::hash(rules.join("\n").as_bytes()).to_string();
-    format!("{}, genesis {}, rules {}", params.name, params.genesis.block().block_hash(), &digest[..8])
+    format!("{}, genesis {}{RULES}{}", params.name, params.genesis.block().block_hash(), &digest[..8])
 }
 
 #[cfg(test)]
