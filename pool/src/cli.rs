@@ -28,7 +28,13 @@ enum Command {
     /// Runs the pool
     Run(Flags),
     /// Checks configuration, nodes and licenses; prints what would be mined
-    Check(Flags),
+    Check {
+        #[command(flatten)]
+        flags: Flags,
+        /// Print what is found as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Recomputes every payout from the share log; with --node also compares them with the chain
     Audit(AuditFlags),
     /// Prints what each member did, earned, got and was owed over a time, and what the chapter got
@@ -94,9 +100,9 @@ fn execute(command: Command) -> Result<(), Failure> {
             let settings = load(flags)?.validate()?;
             runtime()?.block_on(run(settings))?;
         }
-        Command::Check(flags) => {
+        Command::Check { flags, json } => {
             let settings = load(flags)?.validate()?;
-            runtime()?.block_on(check(settings))?;
+            runtime()?.block_on(check(settings, json))?;
         }
         Command::Audit(flags) => {
             let books = load(flags.common())?.books()?;

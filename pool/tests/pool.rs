@@ -18,7 +18,7 @@ use common::{Chain, PATIENCE, wait_until};
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 use iop_stratum::client::Verdict;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Starts the pool with one node and devnet's three licenses.
 fn start(folder: &Path, node: &str, extra: &[&str]) -> Program {
@@ -369,6 +369,20 @@ fn check_prints_what_would_be_mined() {
     let stdout = String::from_utf8(output_of.stdout).unwrap();
     assert!(output_of.status.success() && stdout.contains("would mine block 1 with license"), "{stdout}");
     assert_eq!(stdout.matches("whitelisted, 0 blocks in the window").count(), 3);
+    let mut for_programs = Command::new(check.get_program());
+    for_programs.args(check.get_args()).arg("--json");
+    let told = output(&mut for_programs);
+    let found: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let node_found = &found["nodes"][0];
+    assert!(told.status.success() && found["error"].is_null() && node_found["error"].is_null(), "{found}");
+    assert_eq!(found["network"], "devnet");
+    assert_eq!((&node_found["node"], &found["warnings"]), (&json!(node.address.to_string()), &json!([])));
+    assert_eq!(node_found["licenses"].as_array().unwrap().len(), 3);
+    let work = &node_found["would_mine"];
+    assert_eq!((&work["height"], &work["coinbase_value"]), (&json!(1), &json!(5_000_000_000_u64)));
+    assert!(
+        stdout.contains(&format!("would mine block 1 with license {},", work["license"].as_str().unwrap()))
+    );
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut closed = Command::new(check.get_program());
@@ -386,4 +400,9 @@ fn check_prints_what_would_be_mined() {
     assert!(status.code() == Some(1) && said.contains("stdout cannot be written: No space left"), "{said}");
     drop(node);
     assert_eq!(output(&mut check).status.code(), Some(1));
+    let told = output(&mut for_programs);
+    let found: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    let trouble = found["nodes"][0]["error"].as_str().unwrap();
+    assert!(found["error"].as_str().unwrap().ends_with(trouble), "{found}");
 }
