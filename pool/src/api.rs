@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use iop_mining::template::LicenseInfo;
@@ -214,7 +214,9 @@ async fn unknown() -> Response {
 }
 
 async fn not_allowed() -> Response {
-    refuse(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here")
+    let refusal =
+        refuse(StatusCode::METHOD_NOT_ALLOWED, "this path is known and read only: GET or HEAD expected");
+    ([(ALLOW, "GET, HEAD")], refusal).into_response()
 }
 
 /// A one-line error response.

@@ -83,6 +83,14 @@ fn metrics_agree_with_the_status_and_hostile_clients_hurt_themselves_only() {
         let answer = raw(&pool, request);
         assert!(answer.contains(status) && answer.contains("{\"error\":\""), "{request}: {answer}");
     }
+    // Every path there is says which methods it takes.
+    let known = ["status", "workers", "history", "blocks", "payouts", "shares", "licenses"];
+    let known = known.map(|name| format!("/api/v1/{name}"));
+    for path in known.iter().map(String::as_str).chain(["/", "/healthz", "/metrics", "/assets/main.js"]) {
+        let answer = raw(&pool, &format!("POST {path} HTTP/1.0\r\ncontent-length: 0\r\n\r\n"));
+        assert!(answer.contains(" 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{path}: {answer}");
+        assert!(answer.contains("GET or HEAD expected") && !answer.contains("no such path"), "{answer}");
+    }
     assert!(raw(&pool, "nonsense\r\n\r\n").contains("400"));
     let huge = format!("GET /{} HTTP/1.0\r\n\r\n", "x".repeat(100_000));
     assert!(!raw(&pool, &huge).contains(" 200 "));
