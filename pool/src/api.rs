@@ -232,7 +232,9 @@ fn broken() -> Response {
 /// Asks the file system too, so it runs on a thread of its own: a disk that hangs holds nobody else up.
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
     match tokio::task::spawn_blocking(move || api.metrics.text(&api)).await {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            ([(CONTENT_TYPE, metrics::CONTENT_TYPE), (CACHE_CONTROL, "no-store")], text).into_response()
+        }
         Err(_) => broken(),
     }
 }
@@ -242,7 +244,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<b
     let router = Router::new()
         .route("/", get(assets::page))
         .route("/assets/{name}", get(assets::file))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(async || ([(CACHE_CONTROL, "no-store")], "ok\n")))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))

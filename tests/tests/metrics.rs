@@ -90,6 +90,11 @@ fn metrics_agree_with_the_status_and_hostile_clients_hurt_themselves_only() {
         let answer = raw(&pool, &format!("POST {path} HTTP/1.0\r\ncontent-length: 0\r\n\r\n"));
         assert!(answer.contains(" 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{path}: {answer}");
         assert!(answer.contains("GET or HEAD expected") && !answer.contains("no such path"), "{answer}");
+        let answer = raw(&pool, &format!("GET {path} HTTP/1.0\r\n\r\n"));
+        assert!(
+            answer.contains(" 200 ") && answer.contains("\r\ncache-control: no-store\r\n"),
+            "{path}: {answer}"
+        );
     }
     assert!(raw(&pool, "nonsense\r\n\r\n").contains("400"));
     let huge = format!("GET /{} HTTP/1.0\r\n\r\n", "x".repeat(100_000));

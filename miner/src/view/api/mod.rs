@@ -150,8 +150,8 @@ async fn sources(State(api): State<Arc<Api>>) -> Response {
 
 async fn scrape(State(api): State<Arc<Api>>) -> Response {
     api.answer(|api, numbers| {
-        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(numbers, api.watched.clock.now()))
-            .into_response()
+        let headers = [(CONTENT_TYPE, metrics::CONTENT_TYPE), (CACHE_CONTROL, "no-store")];
+        (headers, api.metrics.text(numbers, api.watched.clock.now())).into_response()
     })
     .await
 }
