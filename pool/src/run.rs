@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::session::round::Round;
-use crate::session::tls::Tls;
+use crate::session::tls::{PlainHint, Tls};
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
 use crate::workers::Workers;
@@ -86,6 +86,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         vardiff: settings.vardiff,
         limits: settings.limits,
         bans: Bans::new(settings.new_connections),
+        plain_hint: PlainHint::default(),
         numbers,
         snapshots,
         workers: Workers::default(),

@@ -134,9 +134,9 @@ fn openssl_can_talk_to_it() {
 fn who_does_not_shake_hands_is_closed_and_holds_up_nobody() {
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
     let (node, certificate) = (chain.serve(0), certify(folder.path()));
-    let (_pool, address) = start(folder.path(), node.address, "handshake_seconds = 2.0");
+    let (pool, address) = start(folder.path(), node.address, "handshake_seconds = 2.0");
     let mut strangers: Vec<TcpStream> =
-        [&b""[..], b"\x16\x03\x01", b"{\"id\":1,\"method\":\"mining.subscribe\"}\n"]
+        [&b""[..], b"\x16\x03\x01", b"{\"id\":1,\"method\":\"mining.subscribe\"}\n", b"GET / HTTP/1.1\r\n"]
             .map(|said| {
                 let mut stream = TcpStream::connect(address).unwrap();
                 stream.write_all(said).unwrap();
@@ -149,6 +149,10 @@ fn who_does_not_shake_hands_is_closed_and_holds_up_nobody() {
         let ended = stranger.read_to_end(&mut Vec::new());
         assert!(!ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "still open");
     }
+    wait_until("the operator is told", || {
+        pool.log().contains("seems to speak plain TCP at the port for TLS")
+    });
+    assert_eq!(pool.log().matches("seems to speak plain TCP").count(), 1, "once a minute");
 }
 
 #[test]

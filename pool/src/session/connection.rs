@@ -276,6 +276,9 @@ pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
     if let Some(offence) = end.offence {
         miner.offend(offence);
     }
+    if end.is_plain {
+        miner.shared().plain_hint.say(miner.peer());
+    }
     debug!(peer = %miner.peer(), "connection ends: {}", end.reason);
 }
 

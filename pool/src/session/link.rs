@@ -38,17 +38,19 @@ const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\
 pub(super) struct End {
     pub(super) reason: String,
     pub(super) offence: Option<Offence>,
+    /// It speaks plain TCP where TLS is expected, as it seems.
+    pub(super) is_plain: bool,
 }
 
 impl From<String> for End {
     fn from(reason: String) -> Self {
-        Self { reason, offence: None }
+        Self { reason, offence: None, is_plain: false }
     }
 }
 
 impl End {
     pub(super) fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
-        Self { reason: reason.to_owned(), offence: offence.into() }
+        Self { reason: reason.to_owned(), offence: offence.into(), is_plain: false }
     }
 }
 

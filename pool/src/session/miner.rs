@@ -136,6 +136,11 @@ impl Miner {
         &self.shared.limits
     }
 
+    /// What all connections share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Counts an offence of the peer's address.
     pub fn offend(&self, offence: Offence) {
         self.shared.offend(self.peer.ip(), offence);

@@ -48,6 +48,8 @@ pub struct Shared {
     pub limits: limits::Limits,
     /// Addresses that are banned.
     pub bans: Bans,
+    /// Says that clients speak plain TCP where TLS is expected.
+    pub plain_hint: tls::PlainHint,
     /// Numbers for variants of jobs.
     pub numbers: Arc<JobNumbers>,
     /// The latest work from the follower.

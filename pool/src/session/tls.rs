@@ -3,15 +3,18 @@
 //! Memory is bounded by the buffers of rustls: one incoming record, and `BUFFER` outgoing bytes.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use iop_mining::bans::Offence;
 use iop_mining::files;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{InvalidMessage, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
+use tracing::warn;
 
 use super::link::End;
 use crate::config::ConfigError;
@@ -26,6 +29,28 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key, as PEM, mode 0600.
     pub key: PathBuf,
+}
+
+/// How often it is logged that a client speaks plain TCP where TLS is expected.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// Tells the operator of clients that speak plain TCP at the port for TLS, now and then: most often a machine
+/// was given the wrong port or the wrong scheme.
+#[derive(Debug, Default)]
+pub struct PlainHint(Mutex<Option<Instant>>);
+
+impl PlainHint {
+    /// Logs it, unless it was logged a moment ago.
+    pub(super) fn say(&self, peer: SocketAddr) {
+        let mut said = self.0.lock().expect("no panic while the lock is held");
+        if said.is_none_or(|said| said.elapsed() > REMIND) {
+            *said = Some(Instant::now());
+            warn!(
+                "{peer} seems to speak plain TCP at the port for TLS: stratum+ssl://… is for this port \
+                 (stratum_tls_bind), stratum+tcp://… for the other one (stratum_bind)"
+            );
+        }
+    }
 }
 
 /// The TLS configuration for new connections; it can be reloaded.
@@ -126,9 +151,10 @@ pub(super) fn decrypt(
     mut bytes: &[u8],
     mut take: impl FnMut(&[u8]) -> Result<(), End>,
 ) -> Result<(), End> {
+    let is_text = bytes.first().is_some_and(|first| first.is_ascii_graphic() || first.is_ascii_whitespace());
     while !bytes.is_empty() {
         let fed = connection.read_tls(&mut bytes).map_err(|error| error.to_string())?;
-        let state = connection.process_new_packets().map_err(|error| refused(&error))?;
+        let state = connection.process_new_packets().map_err(|error| refused(&error, is_text))?;
         let mut left = state.plaintext_bytes_to_read();
         let mut buffer = [0; 1024];
         while left > 0 {
@@ -146,10 +172,13 @@ pub(super) fn decrypt(
     Ok(())
 }
 
-/// A peer that speaks TLS but does not trust our certificate, or shares no version or cipher with us, is honest.
-fn refused(error: &rustls::Error) -> End {
+/// A peer that speaks TLS but does not trust our certificate, or shares no version or cipher with us, is
+/// honest. One that begins with text where a record should begin speaks plain TCP.
+fn refused(error: &rustls::Error, is_text: bool) -> End {
+    let no_record = matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType));
     let is_honest = matches!(error, rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_));
-    End::new(&format!("TLS: {error}"), (!is_honest).then_some(Offence::Nonsense))
+    let end = End::new(&format!("TLS: {error}"), (!is_honest).then_some(Offence::Nonsense));
+    End { is_plain: no_record && is_text, ..end }
 }
 
 #[cfg(test)]
@@ -199,12 +228,13 @@ mod tests {
 
     #[test]
     fn what_is_no_tls_is_nonsense() {
-        for garbage in [
-            &b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"[..],
-            &[0x16, 3, 1, 0, 4, 1, 2, 3, 4],
+        for (garbage, is_plain) in [
+            (&b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"[..], true),
+            (&[0x16, 3, 1, 0, 4, 1, 2, 3, 4][..], false),
         ] {
             let end = decrypt(&mut server(rustls::ALL_VERSIONS), garbage, |_| Ok(())).unwrap_err();
             assert_eq!(end.offence, Some(Offence::Nonsense), "{}", end.reason);
+            assert_eq!(end.is_plain, is_plain, "{}", end.reason);
         }
     }
 

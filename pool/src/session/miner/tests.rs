@@ -22,6 +22,7 @@ use crate::job::Tip;
 use crate::job::tests::plain_job;
 use crate::session::Places;
 use crate::session::round::Round;
+use crate::session::tls::PlainHint;
 use crate::spool::Spool;
 use crate::workers::Workers;
 
@@ -59,6 +60,7 @@ impl Pool {
             },
             vardiff: None,
             limits: Limits::default(),
+            plain_hint: PlainHint::default(),
             bans: Bans::new(32.0),
             numbers: Arc::default(),
             snapshots,
