@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the pool
+    /// Runs the pool; what no flag says is taken from the configuration file, and then from the defaults
     Run(Flags),
     /// Checks configuration, nodes and licenses; prints what would be mined
     Check {

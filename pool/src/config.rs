@@ -26,6 +26,12 @@ use crate::session::tls::Tls;
 
 /// Environment variable with license keys in WIF form, separated by commas.
 const KEYS_VARIABLE: &str = "IOP_POOL_LICENSE_KEYS";
+/// Default network.
+const DEFAULT_NETWORK: &str = "main";
+/// Default log filter.
+const DEFAULT_LOG: &str = "info";
+/// Default for whom blocks pay.
+const DEFAULT_PAYOUT: Scheme = Scheme::Pplns;
 /// Default Stratum address: all interfaces, on the port that most pools use.
 const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
 /// Default API address: loopback only, since the API has no passwords.
@@ -163,7 +169,7 @@ impl Raw {
     /// The log filter.
     #[must_use]
     pub fn log(&self) -> &str {
-        self.flags.ledger.log.as_deref().or(self.file.log.as_deref()).unwrap_or("info")
+        self.flags.ledger.log.as_deref().or(self.file.log.as_deref()).unwrap_or(DEFAULT_LOG)
     }
 
     /// Validates everything and reads the keys.
@@ -235,7 +241,7 @@ impl Raw {
             return Params::from_network_file(&text)
                 .map_err(|error| ConfigError(format!("network file {}: {error}", path.display())));
         }
-        let name = name.unwrap_or("main");
+        let name = name.unwrap_or(DEFAULT_NETWORK);
         Params::by_name(name).ok_or_else(|| {
             ConfigError(format!("network is '{name}', one of {} expected", Params::NAMES.join(", ")))
         })
@@ -276,7 +282,7 @@ impl Raw {
             return Err(ConfigError(format!("max_outputs is {max_outputs}, 1 to {MOST_OUTPUTS} expected")));
         }
         Ok(Rules {
-            scheme: self.flags.payout.or(file.payout).unwrap_or(Scheme::Pplns),
+            scheme: self.flags.payout.or(file.payout).unwrap_or(DEFAULT_PAYOUT),
             fee: millionths.round() as u32,
             min_payout,
             max_outputs,

@@ -15,9 +15,9 @@ use crate::session::tls::{Tls, TlsFiles};
 
 /// Start difficulty if the chain's easiest target is difficulty 1 or harder: a share every four seconds at 1 TH/s.
 /// Vardiff adjusts it for other machines.
-const DEFAULT_START_DIFFICULTY: f64 = 1024.0;
+pub(super) const DEFAULT_START_DIFFICULTY: f64 = 1024.0;
 /// Start difficulty of private chains for CPUs: about two million hashes.
-const DEFAULT_PRIVATE_START_DIFFICULTY: f64 = 0.0005;
+pub(super) const DEFAULT_PRIVATE_START_DIFFICULTY: f64 = 0.0005;
 /// Default least difficulty, as a fraction of the start difficulty. A bound is needed since each share costs the pool
 /// two dozen hashes.
 const DEFAULT_MIN_PART: f64 = 1.0 / 1024.0;
