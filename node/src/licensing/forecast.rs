@@ -194,7 +194,11 @@ impl Forecast {
             if let Some(more) = self.at_or_above.len().checked_sub(NAMED).filter(|&more| more > 0) {
                 named.push(format!("{more} more"));
             }
-            lines.push(format!("at or above the cap of {cap} then: {}", named.join(", ")));
+            lines.push(format!(
+                "at or above the cap of {cap} then: {}; licenses that may mine then: {}",
+                named.join(", "),
+                self.old + self.added
+            ));
         }
         if self.old == 0 && self.added == 0 {
             lines.push(
@@ -274,6 +278,7 @@ mod tests {
         assert_eq!((two.old, two.added, two.chain_may_stop(&params)), (2, 1, false));
         let said = two.warnings(&params).join("\n");
         assert!(said.contains("(has 984, may not mine)") && said.contains("(has 806, may mine one more)"));
+        assert!(said.ends_with("licenses that may mine then: 3"), "{said}");
         let all = forecast(&standing(&[984, 984, 984], &params), Verb::Add, &new, &params);
         assert_eq!((all.old, all.added, all.chain_may_stop(&params)), (0, 1, true));
         assert!(all.warnings(&params)[1].contains("until one that is added or an admin mines"));
