@@ -173,7 +173,8 @@ async fn read_pool(chain: ChainHandle, txids: Vec<Txid>) -> Result<FromChain, St
 fn pool_of(state: &ChainState, txids: &[Txid]) -> Vec<PoolTx> {
     let entry = |txid: &Txid| {
         let entry = state.mempool().get(txid)?;
-        Some(PoolTx { txid: *txid, tx: entry.tx.clone(), fee_rate: entry.fee_rate().0 })
+        let (fee_rate, ancestors) = (entry.fee_rate().0, entry.ancestors.count);
+        Some(PoolTx { txid: *txid, tx: entry.tx.clone(), fee_rate, ancestors })
     };
     txids.iter().filter_map(entry).collect()
 }

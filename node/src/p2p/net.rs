@@ -105,6 +105,8 @@ pub(crate) struct PoolTx {
     pub(crate) tx: Arc<Transaction>,
     /// Base units per 1,000 virtual bytes.
     pub(crate) fee_rate: u64,
+    /// Its unconfirmed ancestors, itself included.
+    pub(crate) ancestors: u64,
 }
 
 /// Answers and events from the chain.

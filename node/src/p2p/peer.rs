@@ -4,7 +4,7 @@
 //! here: what is done with it (`net.rs` and its siblings), sockets and byte counts (`connection.rs`). Times are
 //! microseconds since 1970.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::addresses::ip::{NetAddress, TimedAddress};
 use super::compact::{self, BlockTransactionsRequest, CompactBlock};
 use super::message::{Inv, NODE_NETWORK, NODE_WITNESS};
 use super::random::Random;
+use super::tell::Rank;
 use super::tree::NodeId;
 
 /// Microseconds since 1970.
@@ -201,8 +202,10 @@ pub(crate) struct Txs {
     /// Number of its transactions that the chain is judging.
     pub(crate) judging: usize,
     pub(crate) known: Known<KNOWN_TXS>,
-    /// To be announced to it.
-    pub(crate) queued: HashSet<Txid>,
+    /// To be announced to it. Ordered, so that taking the next few costs the same however many wait.
+    pub(crate) queued: BTreeSet<Rank>,
+    /// A block has changed the order of what is queued.
+    pub(crate) outdated: bool,
     pub(crate) next_inv: Micros,
     pub(crate) wants_mempool: bool,
     pub(crate) saw_mempool: bool,

@@ -7,6 +7,7 @@
 //!
 //! Limits: 5,000 announced transactions per peer and 75,000 in total (150 bytes each), 120,000 refused ids (10 MB).
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::message::{BLOCK, Inv, Locator, MAX_REASON, Message, Reject, TX, WITNE
 use super::net::{Net, Question, TxOutcome};
 use super::orphans::Orphans;
 use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
+use super::tell::Rank;
 
 /// A transaction is requested from another peer after this time.
 const RETRY: Micros = 60 * SECOND;
@@ -53,16 +55,23 @@ pub(super) struct Waiting {
     pub(super) tx: Arc<Transaction>,
     pub(super) wtxid: Wtxid,
     pub(super) fee_rate: u64,
-    pub(super) arrival: u64,
+    /// Its unconfirmed ancestors, itself included.
+    pub(super) ancestors: u64,
     /// It was announced to a peer, so every peer may have it.
     pub(super) announced: bool,
+}
+
+impl Waiting {
+    /// Its turn among those to be announced; `txid` is its id.
+    pub(super) fn rank(&self, txid: Txid) -> Rank {
+        Rank { ancestors: self.ancestors, fee_rate: Reverse(self.fee_rate), txid }
+    }
 }
 
 /// The relay's state.
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(super) waiting: HashMap<Txid, Waiting>,
-    pub(super) arrivals: u64,
     /// Announced transactions that are no longer in the mempool, until when.
     kept: HashMap<Txid, Arc<Transaction>>,
     expiry: VecDeque<(Micros, Txid)>,
@@ -83,7 +92,6 @@ impl Default for Relay {
     fn default() -> Self {
         Self {
             waiting: HashMap::new(),
-            arrivals: 0,
             kept: HashMap::new(),
             expiry: VecDeque::new(),
             requests: HashMap::new(),
@@ -142,6 +150,39 @@ impl Relay {
         self.orphans.block_connected(block);
     }
 
+    /// The turn of a transaction of the mempool among those to be announced.
+    pub(super) fn rank(&self, txid: &Txid) -> Option<Rank> {
+        self.waiting.get(txid).map(|waiting| waiting.rank(*txid))
+    }
+
+    /// Counts ancestors anew after a block took some of them.
+    fn recount_ancestors(&mut self) {
+        let related = self.waiting.iter().filter(|(_, waiting)| waiting.ancestors > 1);
+        let counted: Vec<(Txid, u64)> =
+            related.map(|(txid, waiting)| (*txid, self.count_ancestors(&waiting.tx))).collect();
+        for (txid, ancestors) in counted {
+            if let Some(waiting) = self.waiting.get_mut(&txid) {
+                waiting.ancestors = ancestors;
+            }
+        }
+    }
+
+    /// The unconfirmed ancestors of a transaction, itself included. The mempool's limits keep them few.
+    fn count_ancestors(&self, tx: &Transaction) -> u64 {
+        let (mut seen, mut left) = (HashSet::new(), vec![tx]);
+        while let Some(tx) = left.pop() {
+            for input in &tx.input {
+                let parent = input.previous_output.txid;
+                if let Some(waiting) = self.waiting.get(&parent)
+                    && seen.insert(parent)
+                {
+                    left.push(&waiting.tx);
+                }
+            }
+        }
+        seen.len() as u64 + 1
+    }
+
     fn has(&self, txid: &Txid) -> bool {
         self.rejected.contains(txid_key(txid))
             || self.waiting.contains_key(txid)
@@ -176,11 +217,16 @@ impl Net {
         if self.relay.is_idle() {
             return;
         }
+        let mut took = false;
         for tx in &block.txdata {
             let txid = tx.compute_txid();
-            self.relay.waiting.remove(&txid);
+            took |= self.relay.waiting.remove(&txid).is_some();
             self.relay.fetched.remove(&txid);
             self.settle(&txid);
+        }
+        if took {
+            self.relay.recount_ancestors();
+            self.peers.values_mut().for_each(|peer| peer.txs.outdated = true);
         }
     }
 

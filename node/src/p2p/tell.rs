@@ -5,6 +5,7 @@
 //! hide where a transaction originated -> getdata -> [`Net::serve_tx`]. Sources: `ProcessMessage` (mempool, feefilter),
 //! `SendMessages`, `RelayTransaction`.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use bitcoin::Txid;
@@ -12,14 +13,15 @@ use bitcoin::Txid;
 use super::handshake::FEEFILTER_VERSION;
 use super::message::{Inv, MAX_INV, Message, TX, WITNESS};
 use super::net::{Net, PoolTx};
-use super::peer::{Micros, Peer, PeerId, txid_key};
-use super::relay::{MIN_FEE, Waiting};
+use super::peer::{Micros, Peer, PeerId, Txs, txid_key};
+use super::relay::{MIN_FEE, Relay, Waiting};
 
 /// Mean seconds between announcements to an inbound peer; half of it to others (`INVENTORY_BROADCAST_INTERVAL`).
 const ANNOUNCE_EVERY: f64 = 5.0;
 /// Transactions in one announcement (`INVENTORY_BROADCAST_MAX`).
 const ANNOUNCE_MAX: usize = 35;
-/// Announcements that may wait for one peer; more of them it learns from others.
+/// Announcements that may wait for one peer (4 MB). Of more, the last by [`Rank`] are left out; others tell it of
+/// them.
 const MAX_QUEUED: usize = 50_000;
 /// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
 const FEE_FILTER_EVERY: f64 = 600.0;
@@ -46,34 +48,85 @@ impl Own {
     }
 }
 
+/// A transaction's turn among those to be announced, the first one least: fewest unconfirmed ancestors, so that
+/// parents come before children, then the best fee rate (`CompareDepthAndScore`). So a flood of cheap ones holds
+/// up only what pays no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    /// Unconfirmed ancestors, itself included.
+    pub(super) ancestors: u64,
+    /// Base units per 1,000 virtual bytes.
+    pub(super) fee_rate: Reverse<u64>,
+    pub(super) txid: Txid,
+}
+
 /// Queues a waiting transaction for a peer that may not have it; [`Net::trickle`] announces it.
-fn queue(peer: &mut Peer, txid: Txid, fee_rate: u64) {
-    let wants = peer.is_ready() && peer.version.wants_txs && fee_rate >= peer.txs.fee_filter;
-    if wants && !peer.txs.known.contains(txid_key(&txid)) && peer.txs.queued.len() < MAX_QUEUED {
-        peer.txs.queued.insert(txid);
+fn queue(peer: &mut Peer, rank: Rank) {
+    let wants = peer.is_ready() && peer.version.wants_txs && rank.fee_rate.0 >= peer.txs.fee_filter;
+    if wants && !peer.txs.known.contains(txid_key(&rank.txid)) {
+        peer.txs.queued.insert(rank);
+        if peer.txs.queued.len() > MAX_QUEUED {
+            peer.txs.queued.pop_last();
+        }
     }
+}
+
+/// Takes what is announced to a peer next. What has left the mempool meanwhile is dropped.
+fn take_queued(txs: &mut Txs, relay: &Relay) -> Vec<Txid> {
+    if std::mem::take(&mut txs.outdated) {
+        let queued = std::mem::take(&mut txs.queued);
+        txs.queued = queued.iter().filter_map(|rank| relay.rank(&rank.txid)).collect();
+    }
+    let mut list = Vec::new();
+    while list.len() < ANNOUNCE_MAX {
+        let Some(queued) = txs.queued.pop_first() else { break };
+        let Some(rank) = relay.rank(&queued.txid) else { continue };
+        if rank > queued {
+            // It left the mempool and came back with more ancestors.
+            txs.queued.insert(rank);
+        } else if rank.fee_rate.0 >= txs.fee_filter && txs.known.insert(txid_key(&rank.txid)) {
+            list.push(rank.txid);
+        }
+    }
+    list
+}
+
+/// The answer to a peer that asks for the whole mempool: as much of it as one message holds.
+fn take_all(txs: &mut Txs, relay: &Relay) -> Vec<Txid> {
+    let ranks = relay.waiting.iter().map(|(txid, waiting)| waiting.rank(*txid));
+    let mut list: Vec<Rank> = ranks.filter(|rank| rank.fee_rate.0 >= txs.fee_filter).collect();
+    if list.len() > MAX_INV {
+        list.select_nth_unstable(MAX_INV);
+        list.truncate(MAX_INV);
+    }
+    list.sort_unstable();
+    for rank in &list {
+        txs.queued.remove(rank);
+        txs.known.insert(txid_key(&rank.txid));
+    }
+    list.into_iter().map(|rank| rank.txid).collect()
 }
 
 impl Net {
     /// Transactions that are new in the mempool: given on.
     pub(super) fn pool_grew(&mut self, transactions: Vec<PoolTx>, min_fee: u64) {
         self.relay.min_fee = min_fee.max(MIN_FEE);
-        for PoolTx { txid, tx, fee_rate } in transactions {
-            self.relay.arrivals += 1;
-            let (wtxid, arrival) = (tx.compute_wtxid(), self.relay.arrivals);
-            let waiting = Waiting { tx, wtxid, fee_rate, arrival, announced: false };
+        for PoolTx { txid, tx, fee_rate, ancestors } in transactions {
+            let wtxid = tx.compute_wtxid();
+            let waiting = Waiting { tx, wtxid, fee_rate, ancestors, announced: false };
+            let rank = waiting.rank(txid);
             if self.relay.waiting.insert(txid, waiting).is_some() {
                 continue;
             }
-            self.peers.values_mut().for_each(|peer| queue(peer, txid, fee_rate));
+            self.peers.values_mut().for_each(|peer| queue(peer, rank));
         }
     }
 
     /// A transaction was sent at this node, perhaps once more: peers that may not have it are told.
     pub(crate) fn sent_here(&mut self, txid: Txid) {
         self.own_txs.insert(txid);
-        if let Some(waiting) = self.relay.waiting.get(&txid) {
-            self.peers.values_mut().for_each(|peer| queue(peer, txid, waiting.fee_rate));
+        if let Some(rank) = self.relay.rank(&txid) {
+            self.peers.values_mut().for_each(|peer| queue(peer, rank));
         }
     }
 
@@ -82,8 +135,8 @@ impl Net {
     pub(super) fn tell_own(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id).filter(|_| !self.own_txs.0.is_empty()) else { return };
         for txid in &self.own_txs.0 {
-            if let Some(waiting) = self.relay.waiting.get(txid) {
-                queue(peer, *txid, waiting.fee_rate);
+            if let Some(rank) = self.relay.rank(txid) {
+                queue(peer, rank);
             }
         }
         peer.txs.next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
@@ -99,32 +152,10 @@ impl Net {
         peer.txs.next_inv = self.random.poisson(now, mean);
         let all = std::mem::take(&mut peer.txs.wants_mempool);
         peer.txs.saw_mempool |= all;
-        let relay = &mut self.relay;
-        let candidates: Vec<Txid> = if all {
-            relay.waiting.keys().copied().collect()
-        } else {
-            peer.txs.queued.iter().copied().collect()
-        };
-        // In order of arrival: parents before children.
-        let mut list: Vec<(u64, Txid)> = Vec::new();
-        for txid in candidates {
-            let waiting = relay.waiting.get(&txid);
-            match waiting.filter(|waiting| waiting.fee_rate >= peer.txs.fee_filter) {
-                Some(waiting) if all || !peer.txs.known.contains(txid_key(&txid)) => {
-                    list.push((waiting.arrival, txid));
-                }
-                _ => _ = peer.txs.queued.remove(&txid),
-            }
-        }
-        list.sort_unstable();
-        list.truncate(if all { MAX_INV } else { ANNOUNCE_MAX });
-        let mut invs = Vec::with_capacity(list.len());
-        for (_, txid) in list {
-            peer.txs.queued.remove(&txid);
-            peer.txs.known.insert(txid_key(&txid));
-            relay.note_announced(&txid, now);
-            invs.push(Inv::tx(TX, &txid));
-        }
+        let (txs, relay) = (&mut peer.txs, &self.relay);
+        let list = if all { take_all(txs, relay) } else { take_queued(txs, relay) };
+        list.iter().for_each(|txid| self.relay.note_announced(txid, now));
+        let invs: Vec<Inv> = list.iter().map(|txid| Inv::tx(TX, txid)).collect();
         if !invs.is_empty() {
             self.send(id, Message::Inv(invs));
         }

@@ -16,6 +16,30 @@ fn some_transaction() -> Arc<Transaction> {
     })
 }
 
+/// A transaction as the mempool hands it over.
+fn waiting(tx: &Arc<Transaction>, fee_rate: u64, ancestors: u64) -> PoolTx {
+    PoolTx { txid: tx.compute_txid(), tx: tx.clone(), fee_rate, ancestors }
+}
+
+/// The transactions that are announced to a peer, in order.
+fn announced_to(id: PeerId, actions: Vec<Action>) -> Vec<Txid> {
+    let mut told = Vec::new();
+    for message in sent_to(id, actions) {
+        if let Message::Inv(list) = message {
+            told.extend(list.iter().filter(|inv| inv.kind == TX).map(Inv::txid));
+        }
+    }
+    told
+}
+
+/// A transaction that differs from others by its lock time and spends an output of another one.
+fn child_of(parent: Txid, number: u32) -> Arc<Transaction> {
+    let mut tx = (*some_transaction()).clone();
+    tx.lock_time = absolute::LockTime::from_consensus(number);
+    tx.input[0].previous_output.txid = parent;
+    Arc::new(tx)
+}
+
 #[test]
 fn a_transaction_is_asked_of_one_peer_and_then_of_another() {
     let mut stage = Stage::new();
@@ -88,7 +112,7 @@ fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
     assert!(matches!(&stage.actions()[..], [Action::Ask(Question::Pool(list))] if list[..] == [txid]));
     stage.say(to, ask());
     assert_eq!(names(&stage.sent(to)), ["notfound"], "before it is announced nobody can know of it");
-    let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
+    let grown = FromChain::Pool(vec![waiting(&tx, 2_000, 1)], 0);
     stage.net.chain_says(grown, stage.now);
     stage.pass(60 * SECOND);
     let actions = stage.actions();
@@ -126,7 +150,7 @@ fn a_late_answer_of_the_mempool_brings_nothing_back_that_is_gone() {
     let txid = tx.compute_txid();
     let header = headers_on(&genesis(), 1, 1)[0].1;
     let block = Arc::new(Block { header, txdata: vec![(*tx).clone()] });
-    let answer = || FromChain::Pool(vec![PoolTx { txid, tx: tx.clone(), fee_rate: 2_000 }], 0);
+    let answer = || FromChain::Pool(vec![waiting(&tx, 2_000, 1)], 0);
     for gone in [FromChain::TxRemoved(txid), FromChain::Connected(block)] {
         let mut stage = Stage::new();
         stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
@@ -161,7 +185,7 @@ fn what_was_sent_here_is_told_to_who_connects_until_one_has_fetched_it() {
     let txid = tx.compute_txid();
     stage.net.sent_here(txid);
     stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
-    let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
+    let grown = FromChain::Pool(vec![waiting(&tx, 2_000, 1)], 0);
     stage.net.chain_says(grown, stage.now);
     stage.actions();
     let told = |stage: &mut Stage, id: PeerId| {
@@ -187,11 +211,61 @@ fn sending_once_more_tells_those_who_came_since() {
     let tx = some_transaction();
     let txid = tx.compute_txid();
     stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
-    stage.net.chain_says(FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0), stage.now);
+    stage.net.chain_says(FromChain::Pool(vec![waiting(&tx, 2_000, 1)], 0), stage.now);
     let id = stage.peer(1, Origin::Inbound);
     stage.pass(60 * SECOND);
     assert!(!names(&stage.sent(id)).contains(&"inv".to_owned()), "it was somebody else's");
     stage.net.sent_here(txid);
     stage.pass(60 * SECOND);
     assert!(names(&stage.sent(id)).contains(&"inv".to_owned()));
+}
+
+/// 1,200 cheap transactions held a well-paying one up for three minutes.
+#[test]
+fn what_pays_best_is_told_first_and_parents_before_children() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Inbound);
+    let confirmed = Txid::from_byte_array([1; 32]);
+    let mut pool: Vec<PoolTx> =
+        (0..1_200).map(|number| waiting(&child_of(confirmed, number), 1_000, 1)).collect();
+    let parent = child_of(confirmed, 5_000);
+    let child = child_of(parent.compute_txid(), 0);
+    pool.push(waiting(&child, 900_000, 2));
+    pool.push(waiting(&parent, 50_000, 1));
+    stage.net.pool_grew(pool, 0);
+    stage.pass(60 * SECOND);
+    let told = announced_to(id, stage.actions());
+    assert_eq!((told.len(), told[0]), (35, parent.compute_txid()));
+    assert!(!told.contains(&child.compute_txid()));
+    // A block takes the parent: the child is then the best of all.
+    let header = headers_on(&genesis(), 1, 1)[0].1;
+    let block = Arc::new(Block { header, txdata: vec![(*parent).clone()] });
+    stage.net.chain_says(FromChain::Connected(block), stage.now);
+    stage.actions();
+    stage.pass(60 * SECOND);
+    let told = announced_to(id, stage.actions());
+    assert_eq!((told.len(), told[0]), (35, child.compute_txid()));
+    // What has left the mempool is not told.
+    assert!(!stage.net.peers[&id].txs.queued.is_empty());
+    let gone: Vec<Txid> = stage.net.relay.waiting.keys().copied().collect();
+    gone.into_iter().for_each(|txid| stage.net.chain_says(FromChain::TxRemoved(txid), stage.now));
+    stage.actions();
+    stage.pass(60 * SECOND);
+    assert!(announced_to(id, stage.actions()).is_empty());
+    assert!(stage.net.peers[&id].txs.queued.is_empty() && stage.is_connected(id));
+}
+
+#[test]
+fn a_full_queue_drops_what_pays_least() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Inbound);
+    let confirmed = Txid::from_byte_array([1; 32]);
+    let cheap = (0..50_001).map(|number| waiting(&child_of(confirmed, number), 2_000, 1)).collect();
+    stage.net.pool_grew(cheap, 0);
+    let (worse, better) = (child_of(confirmed, 60_000), child_of(confirmed, 60_001));
+    stage.net.pool_grew(vec![waiting(&worse, 1_000, 1), waiting(&better, 9_000, 1)], 0);
+    let queued = &stage.net.peers[&id].txs.queued;
+    assert_eq!(queued.len(), 50_000);
+    assert_eq!(queued.first().map(|rank| rank.txid), Some(better.compute_txid()));
+    assert!(queued.iter().all(|rank| rank.txid != worse.compute_txid()));
 }
