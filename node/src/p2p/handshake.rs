@@ -137,6 +137,7 @@ impl Net {
         self.send_ping(id, now);
         self.start_sync(id, now);
         self.tell_own(id, now);
+        self.prepare_fee_filter(id, now);
     }
 
     pub(super) fn on_sendcmpct(&mut self, id: PeerId, announce: bool, version: u64) {

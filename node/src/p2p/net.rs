@@ -57,7 +57,7 @@ pub(crate) enum Question {
     Block(PeerId, BlockHash, Arc<Block>, bool),
     /// Judge a transaction.
     Tx(PeerId, Txid, Arc<Transaction>),
-    /// Fetch these transactions from the mempool.
+    /// Fetch these transactions from the mempool, and its minimum fee rate.
     Pool(Vec<Txid>),
     /// Read a block from storage.
     Read(BlockHash, Purpose),
@@ -118,7 +118,7 @@ pub(crate) enum FromChain {
     Block(PeerId, BlockHash, Arc<Block>, Stored, Option<Refusal>),
     /// A transaction was judged.
     Tx(PeerId, Txid, Arc<Transaction>, TxOutcome),
-    /// Requested transactions of the mempool, and its minimum fee rate.
+    /// Requested transactions of the mempool, perhaps none, and its minimum fee rate.
     Pool(Vec<PoolTx>, u64),
     /// A block was read.
     Read(BlockHash, Purpose, Option<Arc<Vec<u8>>>),
@@ -334,7 +334,7 @@ impl Net {
             self.queue_announcement(self.tree.tip());
         }
         self.relay.forget_pool();
-        self.pool_grew(pool, 0);
+        self.pool_grew(pool, self.relay.min_fee);
         self.fill_all(now);
     }
 
@@ -358,6 +358,7 @@ impl Net {
     /// Runs the timers; called about ten times a second.
     pub(crate) fn tick(&mut self, now: Micros) {
         self.update_initial_download(now);
+        self.ask_min_fee(now);
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             self.check_alive(id, now);

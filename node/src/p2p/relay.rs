@@ -85,7 +85,10 @@ pub(crate) struct Relay {
     fetch: Vec<Txid>,
     /// Those and the ones being fetched, while they are in the mempool; answers for others come too late.
     pub(crate) fetched: HashSet<Txid>,
+    /// The mempool's minimum fee rate when it was last asked, base units per 1,000 virtual bytes.
     pub(super) min_fee: u64,
+    /// When it is asked again.
+    pub(super) next_min_fee: Micros,
 }
 
 impl Default for Relay {
@@ -102,6 +105,7 @@ impl Default for Relay {
             fetch: Vec::new(),
             fetched: HashSet::new(),
             min_fee: MIN_FEE,
+            next_min_fee: 0,
         }
     }
 }

@@ -12,8 +12,8 @@ use bitcoin::Txid;
 
 use super::handshake::FEEFILTER_VERSION;
 use super::message::{Inv, MAX_INV, Message, TX, WITNESS};
-use super::net::{Net, PoolTx};
-use super::peer::{Micros, Peer, PeerId, Txs, txid_key};
+use super::net::{Net, PoolTx, Question};
+use super::peer::{Micros, Peer, PeerId, SECOND, Txs, txid_key};
 use super::relay::{MIN_FEE, Relay, Waiting};
 
 /// Mean seconds between announcements to an inbound peer; half of it to others (`INVENTORY_BROADCAST_INTERVAL`).
@@ -25,6 +25,13 @@ const ANNOUNCE_MAX: usize = 35;
 const MAX_QUEUED: usize = 50_000;
 /// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
 const FEE_FILTER_EVERY: f64 = 600.0;
+/// When the fees that are too low have changed by a quarter or more, a peer is told within this time
+/// (`MAX_FEEFILTER_CHANGE_DELAY`).
+const FEE_FILTER_SOON: Micros = 5 * 60 * SECOND;
+/// How often the mempool is asked for its minimum fee, which also falls with time.
+const MIN_FEE_EVERY: Micros = 60 * SECOND;
+/// A new peer's first fee filter waits this long for the mempool's answer.
+const FIRST_FEE_FILTER_AFTER: Micros = SECOND;
 /// Maximum number of remembered transactions that were sent at this node.
 const MAX_OWN: usize = 1_000;
 
@@ -180,11 +187,33 @@ impl Net {
         }
     }
 
+    /// Asks the mempool for its minimum fee once a minute.
+    pub(super) fn ask_min_fee(&mut self, now: Micros) {
+        if now >= self.relay.next_min_fee {
+            self.relay.next_min_fee = now + MIN_FEE_EVERY;
+            self.ask(Question::Pool(Vec::new()));
+        }
+    }
+
+    /// Asks for the minimum fee that a new peer is told of.
+    pub(super) fn prepare_fee_filter(&mut self, id: PeerId, now: Micros) {
+        self.with(id, |peer| peer.txs.next_fee_filter = now + FIRST_FEE_FILTER_AFTER);
+        self.ask(Question::Pool(Vec::new()));
+    }
+
     /// Tells a peer now and then which fees are too low for us.
     pub(super) fn send_fee_filter(&mut self, id: PeerId, now: Micros) {
         let min_fee = self.relay.min_fee;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.version.number < FEEFILTER_VERSION || now < peer.txs.next_fee_filter {
+        if peer.version.number < FEEFILTER_VERSION {
+            return;
+        }
+        if now < peer.txs.next_fee_filter {
+            let told = peer.txs.sent_fee_filter;
+            let changed = min_fee < told - told / 4 || min_fee > told.saturating_add(told / 3);
+            if told > 0 && changed && now + FEE_FILTER_SOON < peer.txs.next_fee_filter {
+                peer.txs.next_fee_filter = now + self.random.below(FEE_FILTER_SOON);
+            }
             return;
         }
         peer.txs.next_fee_filter = self.random.poisson(now, FEE_FILTER_EVERY);

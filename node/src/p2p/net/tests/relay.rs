@@ -269,3 +269,40 @@ fn a_full_queue_drops_what_pays_least() {
     assert_eq!(queued.first().map(|rank| rank.txid), Some(better.compute_txid()));
     assert!(queued.iter().all(|rank| rank.txid != worse.compute_txid()));
 }
+
+/// The mempool's minimum fee falls with time, also while no transaction comes.
+#[test]
+fn peers_are_told_the_minimum_fee_of_the_moment() {
+    let mut stage = Stage::new();
+    let told = |actions: &[Action], id: PeerId| {
+        let fee = |action: &Action| match action {
+            Action::Send(to, Message::FeeFilter(fee)) if *to == id => Some(*fee),
+            _ => None,
+        };
+        actions.iter().find_map(fee)
+    };
+    let asks = |actions: &[Action]| {
+        let asks = |action: &Action| matches!(action, Action::Ask(Question::Pool(list)) if list.is_empty());
+        actions.iter().any(asks)
+    };
+    let address = SocketAddr::from(([8, 1, 1, 1], 14_877));
+    let id = PeerId(1);
+    stage.net.connected(id, address, Origin::Inbound, None, stage.now);
+    stage.say(id, version(9));
+    stage.say(id, Message::Verack);
+    assert!(asks(&stage.actions()), "when a peer connects");
+    stage.net.chain_says(FromChain::Pool(vec![], 80_000), stage.now);
+    stage.pass(2 * SECOND);
+    assert_eq!(told(&stage.actions(), id), Some(80_000));
+    let mut last = None;
+    for minute in 0..15 {
+        stage.pass(60 * SECOND);
+        stage.say(id, Message::GetAddr);
+        let actions = stage.actions();
+        assert!(asks(&actions), "in minute {minute}");
+        last = told(&actions, id).or(last);
+        stage.net.chain_says(FromChain::Pool(vec![], 20_000), stage.now);
+        // So much less is told within five minutes, and a minute passes until the mempool is asked.
+        assert!(minute < 7 || last == Some(20_000), "in minute {minute}");
+    }
+}
