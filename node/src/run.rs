@@ -80,7 +80,6 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     }
     let (shutdown, _) = watch::channel(false);
     let waiting = WaitingFile::new(&settings.datadir, chain.clone());
-    let loading = runtime.spawn(waiting.clone().load());
     let peers = p2p::manager::Config {
         listener: peer_listener,
         connect: settings.p2p.connect,
@@ -93,9 +92,15 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let (net, mut network_task) = runtime
         .block_on(started)
         .map_err(|error| Failure::Failed(format!("the network cannot be started: {error}")))?;
-    let net = Some(net);
-    let context =
-        Context { chain, metrics, net, params, started: Instant::now(), shutdown: Arc::new(shutdown) };
+    let loading = runtime.spawn(waiting.clone().load(net.clone()));
+    let context = Context {
+        chain,
+        metrics,
+        net: Some(net.clone()),
+        params,
+        started: Instant::now(),
+        shutdown: Arc::new(shutdown),
+    };
     runtime.spawn(progress::report(context.chain.published()));
     if let Some(listener) = metrics_listener {
         let stop = context.shutdown.subscribe();
@@ -112,7 +117,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         // The network task saves its addresses; waiting longer is not worth it.
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
     }
-    runtime.block_on(waiting.save(loading));
+    runtime.block_on(waiting.save(loading, net.sent_here()));
     drop(mercury);
     // Ends the remaining tasks, and with them the handles that keep the chain thread alive.
     runtime.shutdown_timeout(GRACE);

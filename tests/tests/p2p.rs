@@ -86,6 +86,26 @@ fn transactions_go_both_ways_and_a_block_takes_them_out_of_both_mempools() {
     }
 }
 
+/// It stayed unknown to others until it was sent once more.
+#[test]
+fn what_was_sent_without_peers_is_told_after_a_restart() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(110, &params);
+    // While a node syncs it takes no transactions, so this one does that before.
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    agree(&first, &second);
+    assert!(second.node.program.stop().success());
+    let txid = send(&first, &spend(&[coinbase(&first, 2)], SUBSIDY - 10_000));
+    assert!(first.node.program.stop().success());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.wait_for_tx(&txid);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    second.wait_for_tx(&txid);
+}
+
 #[test]
 fn blocks_are_put_together_from_the_mempool() {
     let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());

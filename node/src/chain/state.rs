@@ -270,7 +270,7 @@ impl ChainState {
     /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn offer_again(
         &mut self,
-        tx: Transaction,
+        tx: impl Into<Arc<Transaction>>,
         time: u64,
         now: u64,
     ) -> Result<Result<Accepted, mempool::Reject>, StorageError> {

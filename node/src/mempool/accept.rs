@@ -71,11 +71,11 @@ impl Mempool {
     /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn accept_again(
         &mut self,
-        tx: Transaction,
+        tx: impl Into<Arc<Transaction>>,
         time: u64,
         tip: &Tip<'_>,
     ) -> Result<Result<Accepted, Reject>, StorageError> {
-        self.accept_at(Arc::new(tx), Origin::New { max_fee: u64::MAX }, time, tip)
+        self.accept_at(tx.into(), Origin::New { max_fee: u64::MAX }, time, tip)
     }
 
     /// What [`Mempool::accept`] would return; changes nothing. Does not detect that the pool has no room.

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use bitcoin::Txid;
 use tokio::sync::{mpsc, oneshot};
 
+use super::tell::Own;
+
 /// The protocol version (`PROTOCOL_VERSION`).
 pub const PROTOCOL_VERSION: i32 = 70_015;
 /// The user agent that the node sends (BIP14).
@@ -159,6 +161,7 @@ pub struct NetHandle {
     commands: mpsc::Sender<Command>,
     counters: Arc<Counters>,
     listening: Option<SocketAddr>,
+    own: Own,
 }
 
 impl NetHandle {
@@ -166,8 +169,9 @@ impl NetHandle {
         commands: mpsc::Sender<Command>,
         counters: Arc<Counters>,
         listening: Option<SocketAddr>,
+        own: Own,
     ) -> Self {
-        Self { commands, counters, listening }
+        Self { commands, counters, listening, own }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, NetStopped> {
@@ -247,6 +251,12 @@ impl NetHandle {
     /// When the node is stopping.
     pub async fn announce(&self, txid: Txid) -> Result<(), NetStopped> {
         self.commands.send(Command::Announce(txid)).await.map_err(|_| NetStopped)
+    }
+
+    /// The transactions that were sent at this node and that no peer has fetched, oldest first. Also answers after
+    /// the network has ended.
+    pub(crate) fn sent_here(&self) -> Vec<Txid> {
+        self.own.list()
     }
 
     /// All bytes since the start.

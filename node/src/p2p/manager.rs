@@ -181,6 +181,7 @@ pub(crate) async fn start(
     if let Some(address) = listening {
         net.listen(address);
     }
+    let own = net.own_txs.clone();
     let counters = Arc::new(Counters::default());
     counters.services.store(net.services(), Ordering::Relaxed);
     let only_named = !config.connect.is_empty();
@@ -212,7 +213,7 @@ pub(crate) async fn start(
     };
     let ends = Ends { events, inner, answers, chain: chain_events, commands, listener };
     let task = tokio::spawn(manager.run(ends, shutdown));
-    Ok((NetHandle::new(commands_tx, counters, listening), task))
+    Ok((NetHandle::new(commands_tx, counters, listening, own), task))
 }
 
 fn open_table(

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::Txid;
 
@@ -36,22 +37,34 @@ const FIRST_FEE_FILTER_AFTER: Micros = SECOND;
 const MAX_OWN: usize = 1_000;
 
 /// Transactions that were sent at this node and that no peer has fetched. Peers that connect meanwhile are told of them;
-/// otherwise a transaction that was sent while no peer was connected would never be announced.
-#[derive(Debug, Default)]
-pub(crate) struct Own(VecDeque<Txid>);
+/// otherwise a transaction that was sent while no peer was connected would never be announced. Shared, since they
+/// are kept in the mempool file when the node stops.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Own(Arc<Mutex<VecDeque<Txid>>>);
 
 impl Own {
-    fn insert(&mut self, txid: Txid) {
-        if !self.0.contains(&txid) {
-            self.0.push_back(txid);
-            if self.0.len() > MAX_OWN {
-                self.0.pop_front();
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Txid>> {
+        // The list is whole between any two steps, also where a task panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, txid: Txid) {
+        let mut own = self.lock();
+        if !own.contains(&txid) {
+            own.push_back(txid);
+            if own.len() > MAX_OWN {
+                own.pop_front();
             }
         }
     }
 
-    fn forget(&mut self, txid: &Txid) {
-        self.0.retain(|own| own != txid);
+    fn forget(&self, txid: &Txid) {
+        self.lock().retain(|own| own != txid);
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn list(&self) -> Vec<Txid> {
+        self.lock().iter().copied().collect()
     }
 }
 
@@ -140,9 +153,10 @@ impl Net {
     /// Announces to a new peer what was sent at this node and no peer has fetched yet. After some time, as to all, so that
     /// the peer cannot tell it from what this node was told.
     pub(super) fn tell_own(&mut self, id: PeerId, now: Micros) {
-        let Some(peer) = self.peers.get_mut(&id).filter(|_| !self.own_txs.0.is_empty()) else { return };
-        for txid in &self.own_txs.0 {
-            if let Some(rank) = self.relay.rank(txid) {
+        let own = self.own_txs.list();
+        let Some(peer) = self.peers.get_mut(&id).filter(|_| !own.is_empty()) else { return };
+        for txid in own {
+            if let Some(rank) = self.relay.rank(&txid) {
                 queue(peer, rank);
             }
         }
