@@ -56,8 +56,17 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let params = Arc::new(settings.params.clone());
     let storage = Storage::open_with(&settings.datadir.join(DATABASE), &params, &settings.chain.database)
         .map_err(|error| failed(&error))?;
-    let mut state = ChainState::load_with(params.clone(), Arc::new(storage), settings.chain)
+    let (shutdown, told) = watch::channel(false);
+    let shutdown = Arc::new(shutdown);
+    let signals = runtime.block_on(async { Signals::new() })?;
+    runtime.spawn(stop_on_signal(signals, shutdown.clone()));
+    let mut state = ChainState::load_until(params.clone(), Arc::new(storage), settings.chain, told)
         .map_err(|error| failed(&error))?;
+    if *shutdown.borrow() {
+        state.close().map_err(|error| failed(&error))?;
+        info!("node stopped before it had started");
+        return Ok(());
+    }
     let metrics = Metrics::new();
     state.set_metrics(metrics.clone());
     state.set_mempool_policy(Policy { max_usage: settings.max_mempool, ..Policy::of(&params) });
@@ -68,7 +77,6 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let mercury = settings.mercury.take().map(host).transpose()?;
     let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
-    let signals = runtime.block_on(async { Signals::new() })?;
     let rpc = listener.local_addr().unwrap_or(settings.rpc_bind);
     info!(
         network = params.name, %rpc, datadir = %settings.datadir.display(),
@@ -78,7 +86,6 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     if let Some(reason) = no_peers {
         warn!("no peer can connect: {reason}");
     }
-    let (shutdown, _) = watch::channel(false);
     let waiting = WaitingFile::new(&settings.datadir, chain.clone());
     let peers = p2p::manager::Config {
         listener: peer_listener,
@@ -93,14 +100,8 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         .block_on(started)
         .map_err(|error| Failure::Failed(format!("the network cannot be started: {error}")))?;
     let loading = runtime.spawn(waiting.clone().load(net.clone()));
-    let context = Context {
-        chain,
-        metrics,
-        net: Some(net.clone()),
-        params,
-        started: Instant::now(),
-        shutdown: Arc::new(shutdown),
-    };
+    let context =
+        Context { chain, metrics, net: Some(net.clone()), params, started: Instant::now(), shutdown };
     runtime.spawn(progress::report(context.chain.published()));
     if let Some(listener) = metrics_listener {
         let stop = context.shutdown.subscribe();
@@ -112,7 +113,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         };
         runtime.spawn(metrics::serve(listener, source, stop));
     }
-    let served = runtime.block_on(serve_until_told(listener, context, access, signals, &mut network_task));
+    let served = runtime.block_on(serve_until_told(listener, context, access, &mut network_task));
     if !network_task.is_finished() {
         // The network task saves its addresses; waiting longer is not worth it.
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
@@ -196,13 +197,18 @@ fn access(settings: &Settings) -> Result<Access, Failure> {
     Ok(Access { credentials, allowed: settings.rpc_allow_ip.clone(), patience: settings.rpc_timeout })
 }
 
-/// Serves RPC until a signal, a `stop` call, or the end of the chain thread or the network: a node that answers but
-/// receives nothing would be worse than none.
+/// Tells everything to stop once a signal says so.
+async fn stop_on_signal(mut signals: Signals, shutdown: Arc<watch::Sender<bool>>) {
+    signals.end().await;
+    shutdown.send_replace(true);
+}
+
+/// Serves RPC until a signal or a `stop` call, or the end of the chain thread or the network: a node that answers
+/// but receives nothing would be worse than none.
 async fn serve_until_told(
     listener: TcpListener,
     context: Context,
     access: Access,
-    mut signals: Signals,
     network: &mut JoinHandle<()>,
 ) -> Result<(), Failure> {
     let shutdown = context.shutdown.clone();
@@ -212,7 +218,6 @@ async fn serve_until_told(
     let mut lost = Ok(());
     let served = loop {
         tokio::select! {
-            () = signals.end() => break None,
             _ = told.wait_for(|stop| *stop) => break None,
             // The publisher is dropped when the chain thread ends; joining the thread gives the reason.
             changed = published.changed() => if changed.is_err() { break None },

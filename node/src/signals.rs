@@ -1,8 +1,8 @@
 //! Signals that stop the node: Ctrl-C, SIGTERM, and SIGHUP when the terminal is closed.
 //!
-//! Handlers are installed before the node reports that it has started, so the mempool is saved whenever a signal
-//! arrives after that. Before, while the chain is loaded, there is nothing to save, and signals end the process as
-//! usual. SIGHUP stays ignored if the node was started that way, as by `nohup`.
+//! Handlers are installed before stored blocks are connected at the start: a signal then ends that at the next block,
+//! and what was connected is written. Before, while the database is opened, there is nothing to save, and signals
+//! end the process as usual. SIGHUP stays ignored if the node was started that way, as by `nohup`.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

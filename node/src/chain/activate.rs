@@ -33,6 +33,8 @@ use crate::storage::{BlockUndo, StorageError};
 
 /// The most targets of one admin action that are named in its log line.
 const MAX_LOGGED_TARGETS: usize = 20;
+/// From this many stored blocks on, connecting them at the start is announced in the log.
+const MANY_STORED: usize = 100;
 
 /// Runs scripts on all cores, input by input. Skips transactions in the mempool: their scripts passed with all soft
 /// forks active, and therefore pass with any subset of them.
@@ -94,13 +96,19 @@ impl ChainState {
         now: u64,
     ) -> Result<Option<Result<(), Rejection>>, StorageError> {
         let mut verdict = None;
-        while let Some(path) = self.most_work_path()? {
+        'branches: while let Some(path) = self.most_work_path()? {
             let Some(&first) = path.first() else { break };
             while Some(self.index.tip()) != self.index.get(first).parent {
+                if self.is_told_to_stop() {
+                    break 'branches;
+                }
                 self.disconnect_tip()?;
                 disconnected = true;
             }
             for next in path {
+                if self.is_told_to_stop() {
+                    break 'branches;
+                }
                 let hash = self.index.get(next).hash;
                 let given = judged.filter(|judged| judged.hash() == hash);
                 let block = match given {
@@ -117,7 +125,7 @@ impl ChainState {
                     self.mark_failed(next)?;
                     break;
                 }
-                self.flush_if_full()?;
+                self.flush_on_the_way()?;
             }
         }
         self.flush_if_due(now)?;
@@ -127,9 +135,25 @@ impl ChainState {
         Ok(verdict)
     }
 
+    /// Connects what was stored and not connected when the last run ended, unless it is told to stop meanwhile
+    /// (see [`ChainState::load_until`]).
+    pub(super) fn connect_stored(&mut self) -> Result<(), StorageError> {
+        let blocks = self.most_work_path()?.map_or(0, |path| path.len());
+        if blocks >= MANY_STORED {
+            let height = self.index.get(self.index.tip()).record.height;
+            info!(height, blocks, "connecting blocks that are stored; the node answers after that");
+        }
+        self.activate_best_chain(None, clock::now())?;
+        Ok(())
+    }
+
+    fn is_told_to_stop(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+    }
+
     /// Connects at most this many blocks towards the best tip and returns whether there may be more to do. If
     /// blocks must be disconnected first, does everything at once. The changes are written when the coin cache is
-    /// full, and at the end.
+    /// full, each minute, and at the end.
     ///
     /// # Errors
     /// When the storage fails.
@@ -148,7 +172,7 @@ impl ChainState {
                 self.mark_failed(next)?;
                 break;
             }
-            self.flush_if_full()?;
+            self.flush_on_the_way()?;
         }
         Ok(true)
     }

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::state::ChainState;
 use crate::storage::StorageError;
 
-/// During initial block download, the tip is written at least this often.
+/// During initial block download, and while many blocks are connected, the tip is written this often at least.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
 
 /// What has changed since the tip was written, apart from coins.
@@ -45,6 +45,12 @@ impl Unwritten {
         self.heights.insert(height);
         self.tip_moved = true;
     }
+
+    /// As if the tip had last been written long ago.
+    #[cfg(test)]
+    pub(super) fn age(&mut self) {
+        self.written = Instant::now().checked_sub(2 * FLUSH_EVERY).expect("the clock began before");
+    }
 }
 
 impl ChainState {
@@ -59,12 +65,14 @@ impl ChainState {
         if due { self.flush() } else { Ok(()) }
     }
 
-    /// Writes the tip if the coin cache is full.
-    pub(super) fn flush_if_full(&mut self) -> Result<(), StorageError> {
-        if self.coins.is_full() { self.flush() } else { Ok(()) }
+    /// Writes the tip between two blocks of many, if the coin cache is full or the tip was not written for
+    /// [`FLUSH_EVERY`]: connecting stored blocks can take hours.
+    pub(super) fn flush_on_the_way(&mut self) -> Result<(), StorageError> {
+        let due = self.coins.is_full() || self.unwritten.written.elapsed() > FLUSH_EVERY;
+        if due { self.flush() } else { Ok(()) }
     }
 
-    /// Like [`ChainState::flush_if_full`], but prunes nothing: used on the way down to a fork, where blocks below
+    /// Writes the tip if the coin cache is full, and prunes nothing: for the way down to a fork, where blocks below
     /// the tip are still to be disconnected.
     pub(super) fn write_if_full(&mut self) -> Result<(), StorageError> {
         if self.coins.is_full() { self.write_tip() } else { Ok(()) }

@@ -16,7 +16,6 @@ use iop_consensus::versionbits::Cache;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::clock;
 use super::coins::Coins;
 use super::events::{ChainEvent, Events};
 use super::flush::Unwritten;
@@ -54,6 +53,8 @@ pub struct ChainState {
     pub(super) unreclaimed: u64,
     pub(super) reclaiming: Option<std::thread::JoinHandle<()>>,
     pub(super) options: Options,
+    /// While stored blocks are connected at the start: whether to stop.
+    pub(super) stop: Option<watch::Receiver<bool>>,
 }
 
 impl ChainState {
@@ -77,7 +78,25 @@ impl ChainState {
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
         // A crash may have happened between storing and connecting a block, or during a reorganisation.
-        state.activate_best_chain(None, clock::now())?;
+        state.connect_stored()?;
+        Ok(state)
+    }
+
+    /// Like [`ChainState::load_with`], but connects no further block once `stop` is true; the state is then to be
+    /// closed.
+    ///
+    /// # Errors
+    /// As [`ChainState::load`].
+    pub fn load_until(
+        params: Arc<Params>,
+        storage: Arc<Storage>,
+        options: Options,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, StorageError> {
+        let mut state = Self::load_idle(params, storage, options)?;
+        state.stop = Some(stop);
+        state.connect_stored()?;
+        state.stop = None;
         Ok(state)
     }
 
@@ -117,6 +136,7 @@ impl ChainState {
             unreclaimed: 0,
             reclaiming: None,
             options,
+            stop: None,
         };
         state.load_index()?;
         Ok(state)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod start;
 mod tree;
 
 use std::collections::BTreeMap;
