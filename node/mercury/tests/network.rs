@@ -25,6 +25,26 @@ async fn a_device_registers_logs_in_and_is_gone_when_its_connection_is() {
 }
 
 #[tokio::test]
+async fn two_homes_do_not_share_a_port() {
+    let home = Running::start(Setup::default()).await;
+    let mut listen = home.address.clone();
+    listen.pop();
+    let error = Running::beside(listen.clone()).await.err().unwrap().to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen at {listen}: ")) && error.contains("in use"),
+        "{error}"
+    );
+    // Also not where the other listens at all addresses of the machine.
+    let port = listen.pop().unwrap();
+    let any = "/ip4/0.0.0.0".parse::<libp2p::Multiaddr>().unwrap().with(port);
+    assert!(Running::beside(any).await.is_err());
+    let mut device = Device::resident(&home).await;
+    assert!(matches!(device.ask(Request::Claim).await, Answer::Hosting(..)));
+    let again = home.restart().await;
+    Device::at(&again).await;
+}
+
+#[tokio::test]
 async fn a_ninth_device_evicts_the_first_which_is_told_so() {
     let home = Running::start(Setup::default()).await;
     let mut first = Device::resident(&home).await;

@@ -20,6 +20,7 @@ use super::devices::{Devices, Disconnect, answer_weight};
 use super::dials::{Guard, may_dial, without_peer};
 use super::directory::{DIRECTORY, Directory};
 use super::figures::{Figures, Handle, add, set};
+use super::given::check_free;
 use super::muxer::Carriers;
 use super::quotas::{Meter, Quotas};
 use super::setup::{HostError, Setup};
@@ -77,6 +78,9 @@ impl Host {
         let peers = setup.homes();
         let hide = !setup.external.is_empty();
         let mut swarm = build(&home.peer_key(), lists, &setup.quotas, hide, &peers)?;
+        for address in &listen {
+            check_free(address).map_err(|error| HostError::listen(address.clone(), &error))?;
+        }
         for address in listen {
             swarm.listen_on(address.clone()).map_err(|error| HostError::listen(address, &error))?;
         }

@@ -22,7 +22,7 @@ use iop_mercury::envelope::{Body, Envelope, Expected, Order};
 use iop_mercury::home::{Home, Settings};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::net::codec::{self, Arrived};
-use iop_mercury::net::{Handle, Host, Setup};
+use iop_mercury::net::{Handle, Host, HostError, Setup};
 use iop_mercury::store::Store;
 use iop_mercury::wire::{Answer, Event, Hosting, Request};
 use libp2p::core::transport::ListenerId;
@@ -69,7 +69,22 @@ impl Running {
         Self::start_at(folder, key, "/ip4/127.0.0.1/tcp/0".parse().unwrap(), setup).await
     }
 
+    /// Another home at an address; the error says why there can be none.
+    pub async fn beside(listen: Multiaddr) -> Result<Self, HostError> {
+        let (folder, key) = (tempfile::tempdir().unwrap(), Key::generate().unwrap());
+        Self::try_at(folder, key, listen, Setup::default()).await
+    }
+
     async fn start_at(folder: tempfile::TempDir, key: Key, listen: Multiaddr, setup: Setup) -> Self {
+        Self::try_at(folder, key, listen, setup).await.unwrap()
+    }
+
+    async fn try_at(
+        folder: tempfile::TempDir,
+        key: Key,
+        listen: Multiaddr,
+        setup: Setup,
+    ) -> Result<Self, HostError> {
         let settings = Settings {
             network: NETWORK.to_owned(),
             hosting: Hosting::Open,
@@ -82,7 +97,7 @@ impl Running {
         let secret = key.secret();
         let home = Home::new(store, key, settings).unwrap();
         let id = home.id();
-        let host = Host::new(vec![listen], home, setup).unwrap();
+        let host = Host::new(vec![listen], home, setup)?;
         let mut handle = host.handle();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -92,7 +107,7 @@ impl Running {
             host.run(stopped).await.unwrap();
         });
         let address = handle.addresses().await[0].clone();
-        Self { id, address, handle, folder, key: Key::from_secret(&secret), task, stop: Some(stop) }
+        Ok(Self { id, address, handle, folder, key: Key::from_secret(&secret), task, stop: Some(stop) })
     }
 
     /// Stops the home and starts it again on its data, at the same address.
