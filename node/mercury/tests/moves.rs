@@ -318,3 +318,36 @@ async fn relations_that_a_registration_did_not_bring_are_brought_later() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_came_after_a_revocation_outlives_a_move_of_either() {
+    within(async {
+        let (xs, ys) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let new = Running::start(Setup::default()).await;
+        for asks_before in [true, false] {
+            let (xen, yan) = (Person::at(&at(&xs)).await, Person::at(&at(&ys)).await);
+            relate(&yan, &xen).await;
+            assert!(matches!(yan.device.revoke(xen.id()).await.unwrap(), Delivery::Done));
+            assert_eq!(xen.mail().await, ["takes it back"]);
+            // Times are whole seconds, and a request of the same second does not hold.
+            tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+            if asks_before {
+                // Yan, who has not seen it, brings his revocation along.
+                xen.device.relate(yan.id(), "friend", "once more").await.unwrap();
+                yan.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+            } else {
+                // Xen brings along that it was taken back, and asks after that; then Yan moves.
+                xen.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+                xen.device.relate(yan.id(), "friend", "once more").await.unwrap();
+                yan.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+            }
+            let waiting = yan.device.requests().await.unwrap();
+            assert_eq!(waiting.iter().map(|wish| wish.from).collect::<Vec<_>>(), [xen.id()], "{asks_before}");
+            assert_eq!(xen.standing(&yan), Some(Standing::Asked));
+            assert!(matches!(yan.device.accept(xen.id()).await.unwrap(), Delivery::Done));
+            assert_eq!(xen.mail().await, ["accepts"], "{asks_before}");
+            assert_eq!(xen.standing(&yan), Some(Standing::Held));
+        }
+    })
+    .await;
+}

@@ -157,3 +157,23 @@ async fn what_cannot_be_sent_uploads_no_attachments() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_sent_before_a_revocation_is_read_also_by_who_has_asked_anew_since() {
+    within(async {
+        let (adas, bens) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&at(&adas)).await, Person::at(&at(&bens)).await);
+        relate(&ada, &ben).await;
+        ada.send(&ben, "the last one").await.unwrap();
+        assert!(matches!(ada.device.revoke(ben.id()).await.unwrap(), Delivery::Done));
+        // Ben sees that it was taken back and asks again before he looks at his mail.
+        ben.device.relations().await.unwrap();
+        assert_eq!(ben.standing(&ada), Some(Standing::Revoked));
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+        ben.device.relate(ada.id(), "friend", "why?").await.unwrap();
+        assert_eq!(ben.standing(&ada), Some(Standing::Asked));
+        assert_eq!(ben.mail().await.first().map(String::as_str), Some("the last one"));
+        assert_eq!(ben.standing(&ada), Some(Standing::Asked), "the old revocation changes nothing");
+    })
+    .await;
+}

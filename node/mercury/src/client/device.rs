@@ -219,8 +219,13 @@ impl Device {
 
     /// Signs something with the longest validity of its kind.
     pub(super) fn sign<B: Body>(&self, about: Id, order: Order, body: &B) -> Envelope {
-        let now = now();
-        Envelope::sign(&self.0.key, &self.0.network, about, order, (now, now.saturating_add(B::LIFE)), body)
+        self.sign_at(now(), about, order, body)
+    }
+
+    /// Signs as of a time, in seconds since 1970.
+    pub(super) fn sign_at<B: Body>(&self, issued: u64, about: Id, order: Order, body: &B) -> Envelope {
+        let times = (issued, issued.saturating_add(B::LIFE));
+        Envelope::sign(&self.0.key, &self.0.network, about, order, times, body)
     }
 
     pub(super) fn nonce() -> Result<Order, ClientError> {

@@ -280,7 +280,11 @@ impl Device {
     async fn bring_relation(&self, home: &Home, contact: &Contact) -> Result<(), ClientError> {
         let Some(request) = contact.request.clone() else { return Ok(()) };
         let revocation = match contact.standing {
-            Standing::Revoked => Some(self.revocation(contact.id, &request)?.1),
+            // Dated as the one before, or it would also end what the two have asked each other since.
+            Standing::Revoked => {
+                let issued = contact.revoked_upto.map_or_else(now, |upto| upto.min(now()));
+                Some(self.revocation(contact.id, &request, issued)?.1)
+            }
             _ => None,
         };
         let proof = match contact.acceptance.clone() {

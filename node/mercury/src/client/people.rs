@@ -209,8 +209,9 @@ impl Device {
         let state = self.folder().state()?;
         let none = || ClientError::Wrong(format!("no relation to {persona}"));
         let request = state.contact(persona).and_then(|one| one.request.clone()).ok_or_else(none)?;
-        let (verified, revocation) = self.revocation(persona, &request)?;
-        let upto = super::device::now().max(verified.issued());
+        let now = super::device::now();
+        let (verified, revocation) = self.revocation(persona, &request, now)?;
+        let upto = now.max(verified.issued());
         self.folder().update(|state| state.contact_mut(persona).take_back(verified.hash(), upto, None))?;
         let own = self.own_home()?;
         self.ask_done(&own, Request::Revoke(revocation.clone())).await?;
@@ -219,15 +220,17 @@ impl Device {
         Ok(self.deliver(persona, told, Request::Revoke(revocation)).await)
     }
 
-    /// The request in the folder, and a new revocation of it.
+    /// The request in the folder, and a revocation of it that is dated `issued`: it also ends what was asked up to
+    /// then.
     pub(super) fn revocation(
         &self,
         persona: Id,
         request: &Envelope,
+        issued: u64,
     ) -> Result<(Verified<RelationRequest>, Envelope), ClientError> {
         let verified = self.kept_request(persona, request)?;
         let body = RelationRevocation { request: verified.hash().into() };
-        let revocation = self.sign(persona, verified.order(), &body);
+        let revocation = self.sign_at(issued, persona, verified.order(), &body);
         Ok((verified, revocation))
     }
 

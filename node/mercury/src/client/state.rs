@@ -401,13 +401,13 @@ impl State {
     }
 
     /// Whether to accept a persona's message that was signed at `issued`: while the relation holds, or if it was
-    /// signed before the other persona revoked.
+    /// signed before the other persona revoked, also where the persona was asked anew since.
     #[must_use]
     pub fn takes(&self, from: Id, issued: u64) -> bool {
         self.contact(from).is_some_and(|one| match one.standing {
             Standing::Held => true,
-            Standing::Revoked => one.left.is_some_and(|left| issued <= left),
-            Standing::Known | Standing::Asked => false,
+            Standing::Revoked | Standing::Asked => one.left.is_some_and(|left| issued <= left),
+            Standing::Known => false,
         })
     }
 
