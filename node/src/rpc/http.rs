@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tracing::warn;
@@ -41,37 +41,47 @@ pub(super) struct Shared {
     pub(super) access: Access,
 }
 
-/// Handles a request. Authorization is checked before the body is read.
+/// Handles a request. Authorization is checked before the body is read. Whoever is refused is also disconnected:
+/// otherwise clients without a password could hold all places by asking once.
 pub(super) async fn handle(
     Extension((shared, peer)): Extension<(Arc<Shared>, SocketAddr)>,
-    method: Method,
-    headers: HeaderMap,
     request: Request,
 ) -> Response {
     let access = &shared.access;
-    if !access.lets_in(peer.ip()) {
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    if request.uri().path_and_query().is_some_and(|path| path != "/") {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    if method != Method::POST {
-        return (StatusCode::METHOD_NOT_ALLOWED, "JSONRPC server handles only POST requests").into_response();
-    }
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if !given.is_some_and(|value| access.credentials.accept(value)) {
-        if headers.contains_key(header::AUTHORIZATION) {
+    if let Some(refusal) = refusal(access, peer, &request) {
+        if refusal.status() == StatusCode::UNAUTHORIZED
+            && request.headers().contains_key(header::AUTHORIZATION)
+        {
             warn!(%peer, "RPC call with a wrong password");
             tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
         }
-        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"jsonrpc\"")];
-        return (StatusCode::UNAUTHORIZED, challenge).into_response();
+        return ([(header::CONNECTION, "close")], refusal).into_response();
     }
     match tokio::time::timeout(access.patience, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => answer_body(&shared.context, body).await,
         Ok(Err(rejection)) => rejection.into_response(),
         Err(_) => (StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")]).into_response(),
     }
+}
+
+/// What a request is answered that no method is called for.
+fn refusal(access: &Access, peer: SocketAddr, request: &Request) -> Option<Response> {
+    if !access.lets_in(peer.ip()) {
+        return Some(StatusCode::FORBIDDEN.into_response());
+    }
+    if request.uri().path_and_query().is_some_and(|path| path != "/") {
+        return Some(StatusCode::NOT_FOUND.into_response());
+    }
+    if request.method() != Method::POST {
+        let words = "JSONRPC server handles only POST requests";
+        return Some((StatusCode::METHOD_NOT_ALLOWED, words).into_response());
+    }
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !given.is_some_and(|value| access.credentials.accept(value)) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"jsonrpc\"")];
+        return Some((StatusCode::UNAUTHORIZED, challenge).into_response());
+    }
+    None
 }
 
 async fn answer_body(context: &Context, body: Bytes) -> Response {

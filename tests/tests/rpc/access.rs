@@ -17,6 +17,11 @@ fn only_the_cookie_lets_in_and_a_wrong_one_waits() {
     let denied = send(None);
     assert_eq!(denied.status_code, 401);
     assert!(denied.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("www-authenticate")));
+    let closes = denied
+        .headers
+        .iter()
+        .any(|(name, value)| name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close"));
+    assert!(closes, "it holds no place: {:?}", denied.headers);
     let before = Instant::now();
     assert_eq!(send(Some(&format!("Basic {}", STANDARD.encode("__cookie__:wrong")))).status_code, 401);
     assert!(before.elapsed() >= Duration::from_millis(250));
