@@ -18,7 +18,7 @@ use crate::storage::{Scan, Storage, StorageError};
 
 /// Only one scan of the coin set at a time: each keeps a core and the disk busy.
 static SCANS: Semaphore = Semaphore::const_new(1);
-/// Number of coins between two checks whether the node is stopping.
+/// Number of coins between two checks whether anybody still wants the result.
 const STOP_STEP: u64 = 10_000;
 /// Maximum number of coins of one address that are listed; more are an error.
 const MAX_LISTED: usize = 100_000;
@@ -142,7 +142,7 @@ pub(super) async fn getaddresscoins(context: &Context, args: &Args) -> Result<Va
 type Scanned<T> = Result<Option<(BlockHash, T)>, StorageError>;
 
 /// Flushes the chain and reads the coin set on a separate thread. The reader gets a function that says after each
-/// coin whether to continue.
+/// coin whether to continue: until the node stops, or the client that asked is gone.
 async fn scan<T: Send + 'static>(
     context: &Context,
     read: impl FnOnce(&Storage, &mut dyn FnMut() -> Scan) -> Scanned<T> + Send + 'static,
@@ -150,15 +150,21 @@ async fn scan<T: Send + 'static>(
     let place = SCANS.acquire().await.expect("the semaphore is never closed");
     context.chain.run(ChainState::flush).await?;
     let (storage, shutdown) = (Arc::clone(context.chain.storage()), context.shutdown.subscribe());
+    // This future is dropped with the client's connection, and the thread goes on.
+    let client = Arc::new(());
+    let there = Arc::downgrade(&client);
     let scanned = heavy(move || {
+        // Held until the thread has ended: the next scan waits for that.
+        let _place = place;
         let mut seen = 0u64;
         read(&storage, &mut || {
             seen += 1;
-            if seen.is_multiple_of(STOP_STEP) && *shutdown.borrow() { Scan::Stop } else { Scan::GoOn }
+            let is_over = || *shutdown.borrow() || there.strong_count() == 0;
+            if seen.is_multiple_of(STOP_STEP) && is_over() { Scan::Stop } else { Scan::GoOn }
         })
     })
     .await?;
-    drop(place);
+    drop(client);
     scanned
         .map_err(|error| RpcError::new(INTERNAL, error.to_string()))?
         .ok_or_else(|| RpcError::new(INTERNAL, "the node is stopping"))
