@@ -39,6 +39,8 @@ pub(crate) const TRANSACTION_REJECTED: i32 = -26;
 /// A transaction that is in the chain already.
 pub(crate) const TRANSACTION_IN_CHAIN: i32 = -27;
 
+/// The node has no peers.
+pub(crate) const CLIENT_NOT_CONNECTED: i32 = -9;
 /// The node is in initial block download.
 pub(crate) const CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
 /// The peer is not connected.

@@ -13,17 +13,50 @@ fn mining_at_once_is_for_private_networks() {
 }
 
 #[test]
-fn while_the_chain_is_being_loaded_no_templates_are_given() {
+fn no_templates_are_given_while_the_chain_is_being_loaded_or_no_peer_tells_of_blocks() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::Named("test");
-    let template = |node: &Node| node.rpc.try_call("getblocktemplate", json!([{"rules": ["segwit"]}]));
-    let node = Node::start(dir.path(), &network).unwrap();
-    assert_eq!(code(template(&node)), -10);
-    drop(node);
-    let flags = ["--max-tip-age", "4000000000"].map(str::to_owned);
-    let node = Node::start_with(dir.path(), &network, iop_tests::program::free_port(), &flags).unwrap();
-    assert_eq!(node.rpc.call("getblockchaininfo", json!([]))["initialblockdownload"], json!(false));
-    assert_eq!(template(&node).unwrap()["height"], json!(1));
+    let template = |node: &Peered, request: Value| node.rpc().try_call("getblocktemplate", json!([request]));
+    let plain = || json!({"rules": ["segwit"]});
+    let magic = network.params().magic;
+    let node = Peered::start(&dir.path().join("new"), &network, &[]);
+    assert_eq!(code(template(&node, plain())), -9);
+    let peer = Peer::establish(node.address, magic);
+    assert_eq!(code(template(&node, plain())), -10);
+    drop((peer, node));
+    let node = Peered::start(&dir.path().join("old"), &network, &["--max-tip-age", "4000000000"]);
+    assert_eq!(node.rpc().call("getblockchaininfo", json!([]))["initialblockdownload"], json!(false));
+    assert_eq!(code(template(&node, plain())), -9);
+    let peer = Peer::establish(node.address, magic);
+    let given = template(&node, plain()).unwrap();
+    assert_eq!(given["height"], json!(1));
+    // A long poll that waits when the last peer goes.
+    let poll = std::thread::spawn({
+        let (rpc, id) = (node.rpc().clone(), given["longpollid"].clone());
+        move || {
+            let asked = Instant::now();
+            let answer = rpc.try_call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]));
+            (answer, asked.elapsed())
+        }
+    });
+    std::thread::sleep(Duration::from_millis(2_500));
+    drop(peer);
+    let (answer, waited) = poll.join().unwrap();
+    assert_eq!(code(answer), -9);
+    assert!(waited >= Duration::from_millis(500), "it waited while there was a peer: {waited:?}");
+}
+
+#[test]
+fn who_may_not_mine_is_told_so_before_any_work() {
+    let stand = Stand::start("may-not", "");
+    let [_, license, ..] = devnet_keys(stand.dir.path());
+    let address = license_address(&license, &stand.params);
+    let mine = |wif: &str| stand.rpc().try_call("generatetoaddress", json!([1, address, wif]));
+    let stranger = LicenseKey::from_secret(&[77; 32], true).unwrap().to_wif(&stand.params.prefixes);
+    let Err(RpcFailure::Answer { code, message }) = mine(&stranger) else { panic!("it is no license") };
+    assert_eq!(code, -8);
+    assert!(message.contains("not on the whitelist") && message.contains("block 1"), "{message}");
+    assert_eq!(mine(&wif(&license)).unwrap().as_array().map(Vec::len), Some(1));
 }
 
 /// The answer of a long poll that is pending while a block comes.
@@ -31,12 +64,16 @@ fn first_on_a_new_tip(rpc: &Rpc, block: &bitcoin::Block) -> Value {
     let id = rpc.call("getblocktemplate", json!([{"rules": ["segwit"]}]))["longpollid"].clone();
     let poll = std::thread::spawn({
         let rpc = rpc.clone();
-        move || rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]))
+        move || {
+            let asked = Instant::now();
+            let answer = rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]));
+            (answer, asked.elapsed())
+        }
     });
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!poll.is_finished());
     submit(rpc, block);
-    let template = poll.join().unwrap();
+    let (template, waited) = poll.join().unwrap();
+    assert!(waited >= Duration::from_millis(100), "it was pending: {waited:?}");
     assert_eq!(template["previousblockhash"], json!(block.block_hash()));
     template
 }
@@ -122,12 +159,13 @@ fn a_long_poll_is_answered_by_the_next_block() {
     let id = template["longpollid"].clone();
     let rpc = stand.rpc().clone();
     let poll = std::thread::spawn(move || {
-        (rpc.call("getblocktemplate", json!([{"longpollid": id}])), Instant::now())
+        let asked = Instant::now();
+        (rpc.call("getblocktemplate", json!([{"longpollid": id}])), asked, Instant::now())
     });
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!poll.is_finished());
     let hashes = stand.generate(1);
-    let (next, answered) = poll.join().unwrap();
+    let (next, asked, answered) = poll.join().unwrap();
+    assert!(answered - asked >= Duration::from_millis(100), "it was pending: {:?}", answered - asked);
     assert_eq!(next["previousblockhash"], json!(hashes[0]));
     assert_eq!(next["height"], 2);
     println!("the long poll was answered {:?} before generatetoaddress was", answered.elapsed());

@@ -96,3 +96,21 @@ fn license_info(state: &ChainState, address: &Address) -> Value {
         "tip_height": tip.record.height,
     })
 }
+
+/// Why a license may not mine the next block; `None` if it may.
+pub(super) fn why_not(state: &ChainState, address: &Address) -> Option<String> {
+    let (registry, params) = (state.registry(), state.params());
+    let eligibility = registry.eligibility(address, params);
+    if eligibility.next {
+        return None;
+    }
+    let name = address.to_base58(&params.prefixes);
+    let Some(height) = eligibility.from_height else {
+        return Some(format!("{name} is not on the whitelist"));
+    };
+    let blocks = registry.license(address).map_or(0, |record| record.window_blocks);
+    Some(format!(
+        "{name} has {blocks} blocks in the window, the cap is {}; it may mine from height {height}",
+        registry.cap(params)
+    ))
+}

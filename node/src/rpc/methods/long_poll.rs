@@ -16,7 +16,7 @@ use crate::template::{Contents, Template};
 const MEMPOOL_WAIT: Duration = Duration::from_secs(60);
 /// ...and is checked again this often.
 const STEP: Duration = Duration::from_secs(10);
-/// How often the clock is compared with the end of a template's time, where it has one.
+/// How often the clock is compared with the end of a template's time, where it has one, and peers are counted.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// Stands for the mempool in the id of an empty template.
 const EMPTY: &str = "e";
@@ -84,7 +84,7 @@ pub(super) enum Woken {
 }
 
 /// Returns when the tip differs from the template's, when a minute has passed and the mempool has changed, when the
-/// template's time is over, or when the node stops. An empty template is not waited on: the full one is next. Nor is an
+/// template's time is over, when the last peer is gone, or when the node stops. An empty template is not waited on: the full one is next. Nor is an
 /// id that is none of ours.
 pub(super) async fn wait_for_change(context: &Context, id: &str) -> Woken {
     let Ok(id) = id.parse::<Id>() else { return Woken::Other };
@@ -95,7 +95,7 @@ pub(super) async fn wait_for_change(context: &Context, id: &str) -> Woken {
     }
     let mut shutdown = context.shutdown.subscribe();
     let mut wait = MEMPOOL_WAIT;
-    let mut over = std::pin::pin!(time_is_over(context, id.max_time));
+    let mut over = std::pin::pin!(is_over(context, id.max_time));
     loop {
         tokio::select! {
             biased; // a new tip counts more than an old one's end
@@ -112,13 +112,18 @@ pub(super) async fn wait_for_change(context: &Context, id: &str) -> Woken {
     }
 }
 
-/// Returns once blocks made now are later than `max_time`, by the clock that templates go by.
-async fn time_is_over(context: &Context, max_time: Option<u32>) {
-    let Some(max_time) = max_time else { return std::future::pending().await };
+/// Returns once blocks made now are later than `max_time`, by the clock that templates go by, or no peer tells of
+/// new blocks any more.
+async fn is_over(context: &Context, max_time: Option<u32>) {
     // A stopped chain thread ends the poll in another way.
-    while context.chain.now() <= u64::from(max_time) {
+    while !is_alone(context) && max_time.is_none_or(|time| context.chain.now() <= u64::from(time)) {
         tokio::time::sleep(CLOCK_STEP).await;
     }
+}
+
+/// Whether there should be peers and are none.
+pub(super) fn is_alone(context: &Context) -> bool {
+    !context.params.mine_on_demand && context.net.as_ref().is_none_or(|net| net.connection_count() == 0)
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
 use super::super::error::{
-    CLIENT_IN_INITIAL_DOWNLOAD, DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC,
-    RpcError, TYPE,
+    CLIENT_IN_INITIAL_DOWNLOAD, CLIENT_NOT_CONNECTED, DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY,
+    INVALID_PARAMETER, MISC, RpcError, TYPE,
 };
-use super::{Context, json as format, long_poll};
+use super::{Context, json as format, license, long_poll};
 use crate::generate::{Payee, mine};
 use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
@@ -38,6 +38,7 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         Some(Some("proposal")) => return propose(context, field("data")).await,
         Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "Invalid mode")),
     }
+    check_connected(context)?;
     // A private chain may start with a tip of any age.
     if !context.params.mine_on_demand && context.chain.published().borrow().initial_block_download {
         return Err(RpcError::new(CLIENT_IN_INITIAL_DOWNLOAD, "IoP is downloading blocks..."));
@@ -48,6 +49,7 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         let id =
             id.as_str().ok_or_else(|| RpcError::new(INVALID_PARAMETER, "longpollid must be a string"))?;
         let new_tip = long_poll::wait_for_change(context, id).await == long_poll::Woken::NewTip;
+        check_connected(context)?;
         // After an empty block the first template is the full one; otherwise, on a chain whose blocks come faster
         // than pools ask for the second template, no waiting transaction would ever be mined.
         if new_tip && !context.chain.published().borrow().tip_is_empty {
@@ -72,6 +74,14 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         }),
     );
     Ok(Value::Object(out))
+}
+
+/// Refuses work on a tip that may be out of date since no peer tells of another. A private chain may have one node.
+fn check_connected(context: &Context) -> Result<(), RpcError> {
+    if long_poll::is_alone(context) {
+        return Err(RpcError::new(CLIENT_NOT_CONNECTED, "IoP is not connected!"));
+    }
+    Ok(())
 }
 
 /// Whether the client's rules include segwit.
@@ -170,17 +180,11 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
     let key =
         args.optional_text(2)?.map(|wif| LicenseKey::from_wif(wif, &context.params.prefixes)).transpose();
     let payee = std::sync::Arc::new(Payee { address, key: key.map_err(|error| bad_key(&error))? });
-    let mut hashes = Vec::new();
-    for _ in 0..count {
+    let (mut hashes, count) = (Vec::new(), usize::try_from(count).expect("it is in range"));
+    while hashes.len() < count {
         let (template, _) = context.chain.template(Contents::Full).await?;
-        if payee.key.is_none() && context.params.license.requires_license(template.height) {
-            return Err(RpcError::new(
-                INVALID_PARAMETER,
-                format!(
-                    "block {} must be licensed: give the license's key as the third argument",
-                    template.height
-                ),
-            ));
+        if context.params.license.requires_license(template.height) {
+            check_license(context, payee.key.as_ref(), template.height).await?;
         }
         let (payee, shutdown) = (payee.clone(), context.shutdown.subscribe());
         let mined = tokio::task::spawn_blocking(move || mine(&template, &payee, || *shutdown.borrow())).await;
@@ -194,4 +198,19 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
         }
     }
     Ok(json!(hashes))
+}
+
+/// Refuses to mine a block that would not count.
+async fn check_license(context: &Context, key: Option<&LicenseKey>, height: u32) -> Result<(), RpcError> {
+    let refused = |words| Err(RpcError::new(INVALID_PARAMETER, words));
+    let Some(key) = key else {
+        return refused(format!(
+            "block {height} must be licensed: give the license's key as the third argument"
+        ));
+    };
+    let license = key.address();
+    match context.chain.run(move |state| Ok(license::why_not(state, &license))).await? {
+        Some(words) => refused(format!("block {height} may not be mined with this key: {words}")),
+        None => Ok(()),
+    }
 }
