@@ -46,6 +46,34 @@ async fn where_requests_crossed_either_of_the_two_can_take_the_relation_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_waits_is_not_lost_where_its_sender_takes_the_relation_back_and_is_asked_anew() {
+    within(async {
+        let (home, other) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let there = other.address.to_string();
+        for leaves in [None, Some(&["move", "--to", &there][..]), Some(&["unregister"][..])] {
+            let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&home)).await);
+            relate(&ada, &ben).await;
+            ben.send(&ada, "one more thing").await.unwrap();
+            assert!(matches!(ben.device.revoke(ada.id()).await.unwrap(), Delivery::Done));
+            ada.device.relations().await.unwrap();
+            assert_eq!(ada.standing(&ben), Some(Standing::Revoked));
+            // A request of the same second is taken for an old one.
+            tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+            ada.device.relate(ben.id(), "friend", "").await.unwrap();
+            match leaves {
+                None => assert_eq!(ada.mail().await.first().map(String::as_str), Some("one more thing")),
+                Some(words) => {
+                    ada.run(words);
+                    let saved = ada.saved_mail();
+                    assert!(saved.contains("one more thing") && !saved.contains("refused"), "{saved}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_are_shown_and_taken_before_any_attachment_is_asked_for() {
     within(async {
         let (home, slow) = (Running::start(Setup::default()).await, Liar::start().await);

@@ -50,6 +50,23 @@ fn no_relation_that_holds_or_is_asked_for_makes_room_for_another_contact() {
 }
 
 #[test]
+fn mail_of_before_the_other_revoked_is_taken_also_when_the_relation_is_asked_for_anew() {
+    let mut state = State::new("test");
+    for left in [Some(100), None] {
+        let contact = state.contact_mut(id(1));
+        contact.standing = Standing::Held;
+        contact.take_back([1; 32], 100, left);
+        for standing in [Standing::Revoked, Standing::Asked] {
+            state.contact_mut(id(1)).standing = standing;
+            assert_eq!(state.takes(id(1), 100), left.is_some(), "{standing:?}");
+            assert!(!state.takes(id(1), 101), "{standing:?}");
+        }
+    }
+    state.contact_mut(id(2)).standing = Standing::Asked;
+    assert!(!state.takes(id(2), 0), "asked for the first time");
+}
+
+#[test]
 fn a_state_of_before_moves_were_kept_is_read() {
     let state = State::new("test");
     let mut bytes = crate::cbor::to_vec(&state);
