@@ -295,6 +295,33 @@ async fn who_registers_again_has_the_same_relations_and_what_was_taken_back_stay
     .await;
 }
 
+/// A request of the same second as a revocation is taken for an older one.
+async fn next_second() {
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_long_ago_ends_no_request_at_the_home_to_which_one_moves() {
+    within(async {
+        let (old, new) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&at(&old)).await, Person::at(&at(&old)).await);
+        introduce(&ada, &ben);
+        ada.device.relate(ben.id(), "friend", "").await.unwrap();
+        assert!(matches!(ada.device.revoke(ben.id()).await.unwrap(), Delivery::Done));
+        ben.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+        next_second().await;
+        ben.device.relate(ada.id(), "friend", "").await.unwrap();
+        ada.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+        assert!(ben.mail().await.is_empty(), "nothing of Ben's was taken back");
+        ben.device.relations().await.unwrap();
+        assert_eq!(ben.standing(&ada), Some(Standing::Asked));
+        assert!(matches!(ada.device.accept(ben.id()).await.unwrap(), Delivery::Done));
+        assert_eq!(ben.mail().await, ["accepts"]);
+        assert_eq!(ben.standing(&ada), Some(Standing::Held));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn relations_that_a_registration_did_not_bring_are_brought_later() {
     within(async {
