@@ -143,3 +143,18 @@ fn a_relay_that_cannot_run_is_tried_again_beside_the_chain() {
     assert_eq!(node.rpc.height(), 1);
     assert!(node.program.stop().success());
 }
+
+#[test]
+fn a_second_relay_at_the_same_port_is_told_that_it_is_taken() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let network = Network::file(dir.path(), &easy_devnet("mercury-twice", ""));
+    let bind = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    let flags = ["--mercury-bind", &bind];
+    let first = start(dir.path(), &network, &flags);
+    wait_for(SOON, || first.program.log().contains("Mercury listens at").then_some(())).unwrap();
+    let second = start(other.path(), &network, &flags);
+    let said = format!("Mercury is not running: cannot listen at {bind}: ");
+    wait_for(SOON, || second.program.log().contains(&said).then_some(())).unwrap();
+    assert!(second.program.stop().success());
+    assert!(first.program.stop().success());
+}

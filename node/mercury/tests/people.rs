@@ -143,6 +143,22 @@ async fn what_a_person_gets_wrong_is_named_and_no_home_is_blamed() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_home_at_a_port_ends_and_says_which_address_is_taken() {
+    let home = Running::start(Setup::default()).await;
+    let mut listen = home.address.clone();
+    listen.pop();
+    let place = tempfile::tempdir().unwrap();
+    // It would run on, if nothing kept it from that.
+    let mut command = Command::new("timeout");
+    command.args(["30", env!("CARGO_BIN_EXE_iop-mercury-cli"), "--datadir"]).arg(place.path());
+    command.args(["home", "run", "--bind", &listen.to_string()]);
+    let out = tokio::task::block_in_place(|| command.output()).unwrap();
+    let error = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{error}");
+    assert!(error.contains(&format!("iop-mercury-cli: cannot listen at {listen}: ")), "{error}");
+}
+
 #[test]
 fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
     let place = tempfile::tempdir().unwrap();
