@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::Letter;
 use iop_mercury::client::{Delivery, Home};
+use iop_mercury::limits::MAX_BLOBS;
 use iop_mercury::net::Setup;
 use iop_mercury::wire::{Answer, Code, Request};
 use support::liar::Liar;
@@ -197,6 +198,24 @@ async fn what_cannot_be_sent_uploads_no_attachments() {
         let too_many = ada.outcome(&[&["send", &to, "look"][..], &attached].concat());
         assert_eq!(too_many.status.code(), Some(2), "{too_many:?}");
         assert!(String::from_utf8(too_many.stderr).unwrap().contains("17 attachments, at most 16 expected"));
+        let (large, empty) = (ada.place.path().join("large"), ada.place.path().join("empty"));
+        std::fs::write(&large, vec![7; MAX_BLOBS as usize / 4 * 3]).unwrap();
+        std::fs::write(&empty, b"").unwrap();
+        let (large, empty) = (large.to_str().unwrap(), empty.to_str().unwrap());
+        let long = "x".repeat(70_000);
+        let cannot = |text: &str, second: &str, said: &str| {
+            let out = ada.outcome(&["send", &to, text, "--attach", file, "--attach", second]);
+            let error = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(1), "{error}");
+            assert!(error.contains(said), "{error}");
+        };
+        cannot(&long, file, "a letter of");
+        cannot("look", empty, "an attachment is empty");
+        cannot("look", "/no/file", "/no/file: ");
+        let out = ada.outcome(&["send", &to, "look", "--attach", large, "--attach", large]);
+        assert!(String::from_utf8(out.stderr).unwrap().contains("at most 8388608 expected"));
+        ben.device.withdraw_profile().await.unwrap();
+        cannot("look", file, "has taken its profile back");
         assert_eq!(ada.run(&["blob", "list"]), "");
     })
     .await;
@@ -218,6 +237,38 @@ async fn a_letter_sent_before_a_revocation_is_read_also_by_who_has_asked_anew_si
         assert_eq!(ben.standing(&ada), Some(Standing::Asked));
         assert_eq!(ben.mail().await.first().map(String::as_str), Some("the last one"));
         assert_eq!(ben.standing(&ada), Some(Standing::Asked), "the old revocation changes nothing");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_refused_leaves_no_attachments_and_one_that_may_be_kept_does() {
+    within(async {
+        let (home, theirs) = (Running::start(Setup::default()).await, Liar::start().await);
+        let their_home = Home::parse(&theirs.address.to_string()).unwrap();
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&their_home).await);
+        relate(&ada, &ben).await;
+        let (file, large) = (ada.place.path().join("file"), ada.place.path().join("large"));
+        std::fs::write(&file, b"file").unwrap();
+        std::fs::write(&large, vec![7; MAX_BLOBS as usize / 2]).unwrap();
+        let (file, large) = (file.to_str().unwrap(), large.to_str().unwrap());
+        let to = ben.id().to_string();
+        let left_by = |second: &str| {
+            let out = ada.outcome(&["send", &to, "look", "--attach", file, "--attach", second]);
+            assert_eq!(out.status.code(), Some(1), "{out:?}");
+            ada.run(&["blob", "list"]).lines().count()
+        };
+        // The own home has no room for the second file.
+        ada.device.attach("earlier", &vec![7; MAX_BLOBS as usize / 4 * 3]).await.unwrap();
+        assert_eq!(left_by(large), 1, "the earlier one");
+        ada.device.discard(*ada.device.blobs().await.unwrap()[0].0.hash).await.unwrap();
+        for (code, left) in [(Code::Full, 0), (Code::Later, 0), (Code::Fault, 2)] {
+            theirs.lie(move |request, truth| match request {
+                Request::Put(_) => Answer::refused(code, "not now").into(),
+                _ => truth.into(),
+            });
+            assert_eq!(left_by(file), left, "{code:?}");
+        }
     })
     .await;
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::device::{Device, now};
 use super::error::ClientError;
 use super::place::Home;
+use super::state::SENT_TIME;
 use crate::body::BlobRef;
 use crate::id::Id;
 use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};
@@ -138,6 +139,25 @@ impl Device {
             }
         }
         Ok(sent.len())
+    }
+
+    /// Discards blobs that were uploaded for a letter that was not sent, because of `error`. What cannot be done now is
+    /// left to [`Self::settle`], as with those whose time is over.
+    pub(super) async fn discard_unsent(&self, hashes: &[ByteArray<32>], error: &ClientError) {
+        let over = now().saturating_sub(SENT_TIME);
+        let noted = self.folder().update(|state| {
+            for one in state.sent.iter_mut().filter(|one| hashes.contains(&one.hash)) {
+                one.at = over;
+            }
+        });
+        let away =
+            matches!(error, ClientError::Unreachable(_) | ClientError::TimedOut(_) | ClientError::Stopped);
+        let done = match noted {
+            Ok(()) if hashes.is_empty() || away => Ok(()),
+            Ok(()) => self.discard_sent(SENT_TIME).await.map(drop),
+            Err(error) => Err(error.into()),
+        };
+        done.unwrap_or_else(|error| tracing::debug!("attachments that were not sent are kept: {error}"));
     }
 
     /// One's own blobs, each with its number of uploaded chunks.

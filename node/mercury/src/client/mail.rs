@@ -6,11 +6,14 @@ use super::error::ClientError;
 use super::folder::{Sent, State};
 use super::people::Change;
 use super::place::Home;
-use super::seal::{Attachment, Binding, Letter, open_attachment, seal, seal_attachment};
+use super::seal::{
+    ATTACHMENT_OVERHEAD, Attachment, Binding, Letter, check_attachment, open_attachment, seal,
+    seal_attachment,
+};
 use super::state::SENT_TIME;
 use super::waiting::Waiting;
-use crate::body::Message;
-use crate::envelope::{Bytes32, Kind, Order};
+use crate::body::{BlobRef, Message};
+use crate::envelope::{Bytes32, Envelope, Kind, Order};
 use crate::id::Id;
 use crate::limits::{CLOCK_SKEW, MAIL_TIME, MAX_FETCH, MAX_MAIL_COUNT};
 use crate::wire::{Answer, Code, Mail, Request};
@@ -70,12 +73,83 @@ fn judged_at(item: &Mail) -> u64 {
     now.max(item.received.min(now.saturating_add(2 * CLOCK_SKEW)))
 }
 
+/// Why a letter was not sent.
+struct Unsent {
+    error: ClientError,
+    /// Whether the recipient's home may have it all the same.
+    perhaps: bool,
+}
+
+impl From<ClientError> for Unsent {
+    fn from(error: ClientError) -> Self {
+        Self { error, perhaps: false }
+    }
+}
+
 impl Device {
     /// Sends a message to a related person.
     ///
     /// # Errors
     /// There is no relation, the recipient is not found, or its home refuses.
     pub async fn send(&self, to: Id, letter: &Letter) -> Result<(), ClientError> {
+        self.put(to, letter).await.map_err(|unsent| unsent.error)
+    }
+
+    /// Sends a message with files, each with its name. What can be checked is checked before they are uploaded; if
+    /// the recipient's home certainly does not have the message, they are discarded again.
+    ///
+    /// # Errors
+    /// As [`Self::send`] and [`Self::attach`].
+    pub async fn send_files(
+        &self,
+        to: Id,
+        text: String,
+        files: &[(String, Payload)],
+    ) -> Result<(), ClientError> {
+        let mut letter = Letter { text, attachments: Vec::new() };
+        if !files.is_empty() {
+            self.check_letter(to, &letter.text, files).await?;
+        }
+        let Err(unsent) = self.attach_and_put(to, &mut letter, files).await else { return Ok(()) };
+        if !unsent.perhaps {
+            let uploaded: Vec<_> = letter.attachments.iter().map(|one| one.blob.hash).collect();
+            self.discard_unsent(&uploaded, &unsent.error).await;
+        }
+        Err(unsent.error)
+    }
+
+    async fn attach_and_put(
+        &self,
+        to: Id,
+        letter: &mut Letter,
+        files: &[(String, Payload)],
+    ) -> Result<(), Unsent> {
+        for (name, bytes) in files {
+            letter.attachments.push(self.attach(name, bytes).await?);
+        }
+        self.put(to, letter).await
+    }
+
+    /// Seals a letter as it will be with its attachments, whose hashes and keys do not matter yet.
+    async fn check_letter(&self, to: Id, text: &str, files: &[(String, Payload)]) -> Result<(), ClientError> {
+        let home = self.own_address()?;
+        let mut letter = Letter { text: text.to_owned(), attachments: Vec::new() };
+        for (name, bytes) in files {
+            check_attachment(bytes)?;
+            let size = (bytes.len() + ATTACHMENT_OVERHEAD) as u64;
+            letter.attachments.push(Attachment {
+                name: name.clone(),
+                blob: BlobRef { hash: [0; 32].into(), size },
+                owner: self.id(),
+                home: home.clone(),
+                key: [0; 32].into(),
+            });
+        }
+        self.sealed(to, &letter).await.map(drop)
+    }
+
+    /// A letter as it is sent, and the home to which.
+    async fn sealed(&self, to: Id, letter: &Letter) -> Result<(Home, Envelope), ClientError> {
         self.check_relation(to)?;
         let (home, profile) = self.locate(to).await?;
         if profile.body().tombstone {
@@ -84,10 +158,20 @@ impl Device {
         let nonce = super::seal::random()?;
         let binding = Binding { sender: self.id(), recipient: to, nonce };
         let message = seal(&profile.body().encryption_key, &binding, letter)?;
-        let envelope = self.sign(to, Order::Nonce(nonce), &message);
-        match self.ask(&home, Request::Put(envelope)).await? {
-            Answer::Done => Ok(()),
-            _ => Err(ClientError::unasked()),
+        Ok((home, self.sign(to, Order::Nonce(nonce), &message)))
+    }
+
+    async fn put(&self, to: Id, letter: &Letter) -> Result<(), Unsent> {
+        let (home, envelope) = self.sealed(to, letter).await?;
+        self.connect(&home).await?;
+        match self.ask(&home, Request::Put(envelope)).await {
+            Ok(Answer::Done) => Ok(()),
+            Ok(_) => Err(Unsent { error: ClientError::unasked(), perhaps: true }),
+            Err(error) => {
+                // With a fault of its disk the home may have written it.
+                let refused = matches!(&error, ClientError::Refused(refusal) if refusal.code != Code::Fault);
+                Err(Unsent { error, perhaps: !refused })
+            }
         }
     }
 
@@ -110,16 +194,26 @@ impl Device {
         let (sealed, key) = seal_attachment(plain)?;
         let home = self.own_address()?;
         // Noted first: an uploaded blob that is not noted would stay forever.
-        let sent = Sent { hash: hash_of(&sealed), name: name.to_owned(), at: now() };
+        let hash = hash_of(&sealed);
+        let sent = Sent { hash, name: name.to_owned(), at: now() };
         self.folder().update(|state| state.send_blob(sent))?;
-        let blob = match self.upload(&sealed).await {
+        let uploaded = match self.upload(&sealed).await {
             // Blobs sent longer ago than mail waits are deleted to make room.
-            Err(ClientError::Refused(refusal))
-                if refusal.code == Code::Full && self.discard_sent(MAIL_TIME).await? > 0 =>
-            {
-                self.upload(&sealed).await?
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::Full => {
+                match self.discard_sent(MAIL_TIME).await {
+                    Ok(0) => Err(ClientError::Refused(refusal)),
+                    Ok(_) => self.upload(&sealed).await,
+                    Err(error) => Err(error),
+                }
             }
-            result => result?,
+            result => result,
+        };
+        let blob = match uploaded {
+            Ok(blob) => blob,
+            Err(error) => {
+                self.discard_unsent(&[hash], &error).await;
+                return Err(error);
+            }
         };
         Ok(Attachment { name: name.to_owned(), blob, owner: self.id(), home, key: key.into() })
     }

@@ -255,13 +255,19 @@ pub fn seal(to: &Bytes32, binding: &Binding, letter: &Letter) -> Result<Message,
 /// # Errors
 /// It is empty or larger than a blob may be, or there are no random numbers.
 pub fn seal_attachment(plain: &[u8]) -> Result<(Vec<u8>, Bytes32), SealError> {
-    if plain.is_empty() || (plain.len() + ATTACHMENT_OVERHEAD) as u64 > MAX_BLOBS {
-        return Err(SealError::Letter("an attachment is empty, or larger than 8 MiB"));
-    }
+    check_attachment(plain)?;
     let key = random()?;
     let cipher = ChaCha20Poly1305::new(&AttachmentKey::from(key));
     let sealed = cipher.encrypt(&ATTACHMENT_NONCE.into(), plain).map_err(|_| SealError::Random)?;
     Ok((sealed, key))
+}
+
+/// Checks that an attachment can be sealed.
+pub(super) fn check_attachment(plain: &[u8]) -> Result<(), SealError> {
+    if plain.is_empty() || (plain.len() + ATTACHMENT_OVERHEAD) as u64 > MAX_BLOBS {
+        return Err(SealError::Letter("an attachment is empty, or larger than 8 MiB"));
+    }
+    Ok(())
 }
 
 /// Opens an attachment.

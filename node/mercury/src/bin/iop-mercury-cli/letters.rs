@@ -25,13 +25,19 @@ pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf
         let given = files.len();
         return Err(Failure::Usage(format!("{given} attachments, at most {MAX_ATTACHMENTS} expected")));
     }
-    let mut letter = Letter { text, attachments: Vec::new() };
+    let (mut all, mut size) = (Vec::new(), 0);
     for file in files {
         let bytes = read(file, MAX_BLOBS - ATTACHMENT_OVERHEAD as u64)?;
         let name = file.file_name().map_or("attachment".into(), |name| name.to_string_lossy());
-        letter.attachments.push(device.attach(&name, &bytes).await?);
+        size += (bytes.len() + ATTACHMENT_OVERHEAD) as u64;
+        if size > MAX_BLOBS {
+            return Err(Failure::Failed(format!(
+                "attachments of {size} bytes, at most {MAX_BLOBS} expected"
+            )));
+        }
+        all.push((name.into_owned(), bytes));
     }
-    Ok(device.send(to, &letter).await?)
+    Ok(device.send_files(to, text, &all).await?)
 }
 
 /// Fetches all mail: each page is printed, then the home deletes it. Attachments are saved afterwards, so that no
