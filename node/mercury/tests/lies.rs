@@ -377,6 +377,46 @@ async fn a_home_that_lies_on_presence_hides_its_own_people_only() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_says_nothing_costs_its_time_once_and_hides_its_own_people_only() {
+    within(async {
+        let victim = Victim::new().await;
+        let stuck = Liar::start().await;
+        let address = Home::parse(&stuck.address.to_string()).unwrap().address();
+        let mut friends: Vec<_> = (0..3).map(|_| Key::generate().unwrap().id()).collect();
+        let update = victim.device.folder().update(|state| {
+            for id in &friends {
+                let contact = state.contact_mut(*id);
+                (contact.standing, contact.home) = (Standing::Held, Some(address.clone()));
+            }
+        });
+        update.unwrap();
+        friends.push(victim.friend());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        stuck.lie(move |_, truth| {
+            // Nothing comes: it ends when the test has dropped the other end.
+            let _ = tokio::task::block_in_place(|| held.recv());
+            truth.into()
+        });
+        let told = sign(&victim.friend, victim.friend(), Order::Sequence(1), &profile());
+        victim.liar.lie(move |request, truth| match request {
+            Request::GetProfile(_) => Answer::Profile(told.clone()).into(),
+            Request::Presence(asked) => {
+                let there = Presence { persona: asked[0], applications: Some(Vec::new()) };
+                Answer::Presence(vec![there], false).into()
+            }
+            _ => truth.into(),
+        });
+        let began = std::time::Instant::now();
+        let there = victim.device.presence(&friends).await.unwrap();
+        let took = began.elapsed();
+        drop(release);
+        assert!(there.iter().map(|one| one.persona).eq([victim.friend()]), "{there:?}");
+        assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    })
+    .await;
+}
+
 /// A victim that has revoked its friend's request moves to a new home without room for proofs; the friend's
 /// relation must be revoked there all the same.
 async fn move_with_a_revocation(accepted: bool) {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::device::{Device, Session, Shared, Told, locked};
 use super::driver::Notice;
 use super::error::ClientError;
-use super::people::believe_presence;
+use super::presence::believe_presence;
 use super::seal::random;
 use crate::wire::{Code, Event};
 

@@ -19,6 +19,7 @@ mod moving;
 mod owner;
 mod people;
 mod place;
+mod presence;
 mod profiles;
 pub mod seal;
 mod state;

@@ -1,4 +1,4 @@
-//! Relations: requesting, accepting, revoking, and presence.
+//! Relations: requesting, accepting, and revoking.
 
 use super::device::Device;
 use super::error::ClientError;
@@ -7,8 +7,8 @@ use super::place::Home;
 use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
 use crate::envelope::{Bytes32, Envelope, Verified};
 use crate::id::Id;
-use crate::limits::{MAX_ASKED, MAX_RELATIONS, MAX_REQUESTS};
-use crate::wire::{self, Answer, Presence, Request};
+use crate::limits::{MAX_RELATIONS, MAX_REQUESTS};
+use crate::wire::{self, Answer, Request};
 
 /// A relation request that waits for an answer.
 #[derive(Debug, Clone)]
@@ -426,69 +426,4 @@ impl Device {
             Change::Revoked { other, request: *revocation.body().request, issued: revocation.issued() };
         Ok((revocation.hash(), change))
     }
-
-    /// Which of these related people are online, with their applications. Those whose home is unreachable or lies
-    /// count as offline.
-    ///
-    /// # Errors
-    /// One's own home is not known, or the folder cannot be read.
-    pub async fn presence(&self, personas: &[Id]) -> Result<Vec<Presence>, ClientError> {
-        let mut homes: Vec<(Home, Vec<Id>)> = Vec::new();
-        for persona in personas {
-            let Ok((home, _)) = self.locate(*persona).await else { continue };
-            match homes.iter_mut().find(|(one, _)| one.id == home.id) {
-                Some((_, all)) => all.push(*persona),
-                None => homes.push((home, vec![*persona])),
-            }
-        }
-        let (mut there, state) = (Vec::new(), self.folder().state()?);
-        for (home, all) in homes {
-            for some in all.chunks(MAX_ASKED) {
-                match self.presence_at(&home, some.to_vec()).await {
-                    Ok(found) => {
-                        there.extend(found.into_iter().filter_map(|one| believe_presence(&state, one)))
-                    }
-                    // Only this home lies; the presence of others is unaffected.
-                    Err(error @ ClientError::Lie(_)) => {
-                        tracing::warn!("no presence at {}: {error}", home.id);
-                        break;
-                    }
-                    Err(error) => tracing::debug!("no presence at {}: {error}", home.id),
-                }
-            }
-        }
-        Ok(there)
-    }
-
-    /// Which of these people are online at a home. Those that do not fit its answer are asked for again.
-    async fn presence_at(&self, home: &Home, mut asked: Vec<Id>) -> Result<Vec<Presence>, ClientError> {
-        let mut there = Vec::new();
-        while !asked.is_empty() {
-            let Answer::Presence(found, more) =
-                self.ask_as_me(home, Request::Presence(asked.clone())).await?
-            else {
-                return Err(ClientError::unasked());
-            };
-            let last = found.last().map(|one| one.persona);
-            there.extend(found.into_iter().filter(|one| asked.contains(&one.persona)).take(asked.len()));
-            match last.filter(|last| more && asked.contains(last)) {
-                // Fewer each time, so this ends whatever the home says.
-                Some(last) => asked.retain(|persona| *persona > last),
-                None => break,
-            }
-        }
-        Ok(there)
-    }
-}
-
-/// Accepts a presence only of related people, with no more applications than there can be.
-pub(super) fn believe_presence(state: &State, mut presence: Presence) -> Option<Presence> {
-    if !state.holds(presence.persona) {
-        return None;
-    }
-    if let Some(applications) = &mut presence.applications {
-        applications.truncate(crate::limits::MAX_APPLICATIONS * crate::limits::MAX_DEVICES);
-        applications.retain(|name| super::calls::is_application(name));
-    }
-    Some(presence)
 }
