@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -268,6 +269,32 @@ async fn a_letter_that_is_refused_leaves_no_attachments_and_one_that_may_be_kept
                 _ => truth.into(),
             });
             assert_eq!(left_by(file), left, "{code:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attachments_are_saved_in_a_folder_whose_name_is_no_text() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&home)).await);
+        relate(&ada, &ben).await;
+        let name = std::ffi::OsStr::from_bytes(b"sav\xffed");
+        let saved = ada.place.path().join(name);
+        for (number, flags) in [&[][..], &["--json"]].into_iter().enumerate() {
+            let name = format!("{number}.png");
+            let attachments = vec![ben.device.attach(&name, b"picture").await.unwrap()];
+            let letter = Letter { text: "look".to_owned(), attachments };
+            ben.device.send(ada.id(), &letter).await.unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+            command.arg("--datadir").arg(ada.place.path().join("me"));
+            command.args(flags).args(["fetch", "--save"]).arg(&saved);
+            let out = tokio::task::block_in_place(|| command.output()).unwrap();
+            assert!(out.status.success(), "{out:?}");
+            let shown = String::from_utf8(out.stdout).unwrap();
+            assert!(shown.contains(&format!("sav\u{fffd}ed/{name}")), "{shown}");
+            assert_eq!(std::fs::read(saved.join(&name)).unwrap(), b"picture");
         }
     })
     .await;

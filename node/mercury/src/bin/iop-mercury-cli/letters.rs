@@ -134,6 +134,8 @@ fn show_attachment(
         Some(file) => tame(&file.display().to_string()),
         None => format!("{} ({} bytes)", tame(&attachment.name), attachment.blob.size),
     };
+    // JSON has no other text than Unicode.
+    let file = file.map(|file| file.display().to_string());
     let value = json!({ "kind": "attachment", "from": from.to_string(), "name": attachment.name,
         "size": attachment.blob.size, "file": file });
     show.one(&format!("{from}: {text}"), &value)
