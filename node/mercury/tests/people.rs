@@ -4,7 +4,7 @@
 mod support;
 
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use iop_mercury::client::folder::{Folder, Standing};
@@ -16,6 +16,7 @@ use iop_mercury::wire::{Answer, Code, Request};
 use support::liar::Liar;
 use support::person::{Person, at, introduce, relate};
 use support::{Running, within};
+use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_requests_crossed_either_of_the_two_can_take_the_relation_back() {
@@ -282,19 +283,64 @@ async fn attachments_are_saved_in_a_folder_whose_name_is_no_text() {
         relate(&ada, &ben).await;
         let name = std::ffi::OsStr::from_bytes(b"sav\xffed");
         let saved = ada.place.path().join(name);
-        for (number, flags) in [&[][..], &["--json"]].into_iter().enumerate() {
+        for (number, words) in [&["fetch"][..], &["--json", "fetch"]].into_iter().enumerate() {
             let name = format!("{number}.png");
             let attachments = vec![ben.device.attach(&name, b"picture").await.unwrap()];
             let letter = Letter { text: "look".to_owned(), attachments };
             ben.device.send(ada.id(), &letter).await.unwrap();
             let mut command = Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
             command.arg("--datadir").arg(ada.place.path().join("me"));
-            command.args(flags).args(["fetch", "--save"]).arg(&saved);
+            command.args(words).arg("--save").arg(&saved);
             let out = tokio::task::block_in_place(|| command.output()).unwrap();
             assert!(out.status.success(), "{out:?}");
             let shown = String::from_utf8(out.stdout).unwrap();
             assert!(shown.contains(&format!("sav\u{fffd}ed/{name}")), "{shown}");
             assert_eq!(std::fs::read(saved.join(&name)).unwrap(), b"picture");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_or_waits_for_a_call_ends_in_order_also_while_the_home_says_nothing() {
+    within(async {
+        let home = Liar::start().await;
+        let there = Home::parse(&home.address.to_string()).unwrap();
+        let (ada, ben) = (Person::at(&there).await, Person::at(&there).await);
+        relate(&ada, &ben).await;
+        let id = ben.id().to_string();
+        // While it finishes what was begun earlier, and while it logs in.
+        for (begun, words) in [
+            (true, &["call", &id, "--application", "chat"][..]),
+            (true, &["answer", "--application", "chat"]),
+            (false, &["answer", "--application", "chat"]),
+        ] {
+            ada.device.folder().update(|state| state.unbrought = begun).unwrap();
+            let (asked, mut came) = mpsc::unbounded_channel();
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            home.lie(move |request, truth| {
+                if matches!(request, Request::Challenge) {
+                    asked.send(()).unwrap();
+                    // Nothing comes: it ends when the test has dropped the other end.
+                    let _ = tokio::task::block_in_place(|| held.recv());
+                }
+                truth.into()
+            });
+            let mut program = Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"))
+                .arg("--datadir")
+                .arg(ada.place.path().join("me"))
+                .args(words)
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap();
+            came.recv().await.unwrap();
+            assert!(
+                Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap().success()
+            );
+            let status = tokio::task::block_in_place(|| program.wait()).unwrap();
+            drop(release);
+            home.honest();
+            assert_eq!(status.code(), Some(0), "{words:?}: {status}");
         }
     })
     .await;

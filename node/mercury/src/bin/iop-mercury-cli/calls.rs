@@ -7,9 +7,12 @@ use std::time::Duration;
 use iop_mercury::client::{CallStream, Device, Told};
 use iop_mercury::id::Id;
 use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
+use crate::args::Command;
+use crate::homes::settle;
 
 /// Bytes per read.
 const PIECE: usize = 64 * 1024;
@@ -17,9 +20,31 @@ const PIECE: usize = 64 * 1024;
 /// it has not forwarded to the other.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Calls a persona.
-pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
+/// Runs the command. It ends in order whenever it is told to, also before there is a call.
+pub(crate) async fn person(
+    command: Command,
+    device: &Device,
+    told: mpsc::Receiver<Told>,
+) -> Result<(), Failure> {
     let mut stop = pin!(stopped());
+    tokio::select! {
+        settled = settle(device) => settled?,
+        () = &mut stop => return Ok(()),
+    }
+    match command {
+        Command::Call { id, application, .. } => call(device, id, &application, stop).await,
+        Command::Answer { application, .. } => answer(device, told, application, stop).await,
+        other => unreachable!("another file does {other:?}"),
+    }
+}
+
+/// Calls a persona.
+async fn call(
+    device: &Device,
+    id: Id,
+    application: &str,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Failure> {
     let stream = tokio::select! {
         stream = device.call(id, application) => stream?,
         () = &mut stop => return Ok(()),
@@ -28,14 +53,18 @@ pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(
 }
 
 /// Waits for a call from any related person, and accepts the first.
-pub(crate) async fn answer(
+async fn answer(
     device: &Device,
     mut told: mpsc::Receiver<Told>,
-    application: &str,
+    application: String,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
-    device.log_in(&[application.to_owned()]).await?;
+    let applications = [application];
+    tokio::select! {
+        entered = device.log_in(&applications) => entered?,
+        () = &mut stop => return Ok(()),
+    }
     eprintln!("waiting for a call");
-    let mut stop = pin!(stopped());
     loop {
         let event = tokio::select! {
             event = told.recv() => event,
@@ -61,17 +90,24 @@ pub(crate) async fn answer(
     }
 }
 
-/// Waits until the program is told to end.
-pub(crate) async fn stopped() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Ready when the program is told to end. Counts from this call on, not only from when it is awaited. Must be called
+/// within a tokio runtime.
+pub(crate) fn stopped() -> impl Future<Output = ()> {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    async move {
+        let [terminated, interrupted] = signals.map(received);
+        tokio::select! {
+            () = terminated => {}
+            () = interrupted => {}
         }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Ready when this signal comes.
+async fn received(signal: std::io::Result<Signal>) {
+    match signal {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -109,14 +109,16 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::HomeHost(command) => homes::host(command, &folder, show).await,
         command => {
             let (device, told) = Device::start(Folder::open(&folder)?, args::settings(&command))?;
-            // Moving and leaving complete earlier ones themselves.
             let done = match command {
-                Command::Move { .. } | Command::Unregister { .. } => Ok(()),
-                _ => homes::settle(&device).await,
-            };
-            let done = match done {
-                Ok(()) => person(command, &device, told, cli.at, show).await,
-                failed => failed,
+                Command::Call { .. } | Command::Answer { .. } => calls::person(command, &device, told).await,
+                // Moving and leaving complete earlier ones themselves.
+                Command::Move { .. } | Command::Unregister { .. } => {
+                    homes::person(command, &device, show).await
+                }
+                _ => match homes::settle(&device).await {
+                    Ok(()) => person(command, &device, cli.at, show).await,
+                    failed => failed,
+                },
             };
             // Log out explicitly: a home keeps counting devices that just disappear for a while.
             let _ = device.log_out().await;
@@ -128,19 +130,14 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 async fn person(
     command: Command,
     device: &Device,
-    told: tokio::sync::mpsc::Receiver<iop_mercury::client::Told>,
     at: Option<Home>,
     show: show::Show,
 ) -> Result<(), Failure> {
     match command {
-        Command::Call { id, application, .. } => calls::call(device, id, &application).await,
-        Command::Answer { application, .. } => calls::answer(device, told, &application).await,
         Command::Send { id, text, attach } => letters::send(device, id, text, &attach).await,
         Command::Fetch { save } => letters::fetch(device, save.as_deref(), show).await,
         Command::Attachments { save } => letters::attachments(device, save.as_deref(), show).await,
-        Command::Register { .. } | Command::Claim | Command::Move { .. } | Command::Unregister { .. } => {
-            homes::person(command, device, show).await
-        }
+        Command::Register { .. } | Command::Claim => homes::person(command, device, show).await,
         Command::Blob(command) => letters::blobs(command, device, show).await,
         Command::Owner(command) => homes::owner(command, device, at, show).await,
         other => contacts::person(other, device, show).await,
