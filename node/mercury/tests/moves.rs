@@ -295,6 +295,25 @@ async fn who_registers_again_has_the_same_relations_and_what_was_taken_back_stay
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_is_told_that_sent_attachments_stay_behind() {
+    within(async {
+        let (old, new) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let ada = Person::at(&at(&old)).await;
+        for name in ["one", "two"] {
+            ada.device.attach(name, b"bytes").await.unwrap();
+        }
+        for (home, said) in [(&new, true), (&old, false)] {
+            let out = ada.outcome(&["move", "--to", &home.address.to_string()]);
+            let stderr = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(0), "{stderr}");
+            assert_eq!(stderr.contains("sent attachments stayed at the old home (2)"), said, "{stderr}");
+            assert!(ada.run(&["blob", "list"]).is_empty());
+        }
+    })
+    .await;
+}
+
 /// A request of the same second as a revocation is taken for an older one.
 async fn next_second() {
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;

@@ -163,6 +163,27 @@ async fn a_second_home_at_a_port_ends_and_says_which_address_is_taken() {
 }
 
 #[test]
+fn a_folder_without_a_persona_is_a_failure_and_no_folder_at_all_is_wrong_usage() {
+    let place = tempfile::tempdir().unwrap();
+    let id = |change: &dyn Fn(&mut Command)| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+        change(command.arg("id"));
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (status, said) = id(&|command| {
+        command.arg("--datadir").arg(place.path().join("none"));
+    });
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("no such file"), "{said}");
+    let (status, said) = id(&|command| {
+        command.env_remove("HOME");
+    });
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("--datadir is expected"), "{said}");
+}
+
+#[test]
 fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("me");

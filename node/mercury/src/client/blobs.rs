@@ -141,8 +141,8 @@ impl Device {
         Ok(sent.len())
     }
 
-    /// Discards blobs that were uploaded for a letter that was not sent, because of `error`. What cannot be done now is
-    /// left to [`Self::settle`], as with those whose time is over.
+    /// Discards blobs that were uploaded for a letter that was not sent, because of `error`. What cannot be
+    /// done now is left to [`Self::settle`], as with those whose time is over.
     pub(super) async fn discard_unsent(&self, hashes: &[ByteArray<32>], error: &ClientError) {
         let over = now().saturating_sub(SENT_TIME);
         let noted = self.folder().update(|state| {

@@ -95,8 +95,8 @@ impl Device {
         self.put(to, letter).await.map_err(|unsent| unsent.error)
     }
 
-    /// Sends a message with files, each with its name. What can be checked is checked before they are uploaded; if
-    /// the recipient's home certainly does not have the message, they are discarded again.
+    /// Sends a message with files, each with its name. What can be checked is checked before they are
+    /// uploaded; if the recipient's home certainly does not have the message, they are discarded again.
     ///
     /// # Errors
     /// As [`Self::send`] and [`Self::attach`].

@@ -133,17 +133,22 @@ impl Device {
                     // Perhaps cancelled before it hosted the persona, so it must be told that the persona left.
                     state.leave(address, None, now());
                 }
-                return false;
+                return None;
             }
             if let Some(old) = state.home.take() {
                 state.leave(old, None, now());
             }
             state.arrive(address, proof);
             // These blobs are gone with the old home.
-            state.sent.clear();
-            true
+            Some(std::mem::take(&mut state.sent).len())
         })?;
-        Ok(done.then_some(unproven))
+        let Some(sent) = done else { return Ok(None) };
+        if sent > 0 {
+            tracing::warn!(
+                "sent attachments stayed at the old home ({sent}): who has not got them gets them no more"
+            );
+        }
+        Ok(Some(unproven))
     }
 
     /// Tells a home that the persona left, after all it knows of relations is brought to the persona's own home.

@@ -1,8 +1,8 @@
 //! Presence: which of the related people are online.
 //!
 //! Here: asking their homes, several at once and each for a short time only. Not here: relations
-//! ([`super::people`]), and what homes tell unasked ([`super::listen`]). Path: people, by the home where they were
-//! last → that home, if it answers at all, and where they went from there → their homes now → believed.
+//! ([`super::people`]), and what homes tell unasked ([`super::listen`]). Path: people, by the home where they
+//! were last → that home, if it answers at all, and where they went from there → their homes now → believed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::id::Id;
 use crate::limits::MAX_ASKED;
 use crate::wire::{Answer, Presence, Request};
 
-/// How long one answer may take: enough to connect and log in over a slow line. A home that says nothing costs this
-/// once, not for each person there.
+/// How long one answer may take: enough to connect and log in over a slow line. A home that says nothing
+/// costs this once, not for each person there.
 const HOME_TIME: Duration = Duration::from_secs(10);
 /// Number of homes asked at once.
 const AT_ONCE: usize = 8;
-/// Number of people of one home who may not be found in time before the others there are not looked for: the home
-/// answers, so they went to others that do not.
+/// Number of people of one home who may not be found in time before the others there are not looked for: the
+/// home answers, so they went to others that do not.
 const MAX_LATE: usize = 2;
 
 impl Device {
-    /// Which of these related people are online, with their applications. Those whose home is unreachable, silent for
-    /// ten seconds, or lies count as offline.
+    /// Which of these related people are online, with their applications. Those whose home is unreachable,
+    /// says nothing for ten seconds, or lies count as offline.
     ///
     /// # Errors
     /// The folder cannot be read.

@@ -90,8 +90,8 @@ async fn answer(
     }
 }
 
-/// Ready when the program is told to end. Counts from this call on, not only from when it is awaited. Must be called
-/// within a tokio runtime.
+/// Ready when the program is told to end. Counts from this call on, not only from when it is awaited. Must be
+/// called within a tokio runtime.
 pub(crate) fn stopped() -> impl Future<Output = ()> {
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     async move {
