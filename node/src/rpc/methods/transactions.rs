@@ -164,8 +164,8 @@ pub(super) async fn getrawtransaction(context: &Context, args: &Args) -> Result<
 fn not_found() -> RpcError {
     RpcError::new(
         INVALID_ADDRESS_OR_KEY,
-        "No such mempool transaction. Use -txindex to enable blockchain transaction queries. Use gettransaction for \
-         wallet transactions.",
+        "No such mempool transaction, and none in the chain with an unspent output: this node has no index of others. \
+         getblock with verbosity 2 shows those of a block.",
     )
 }
 
