@@ -59,6 +59,22 @@ fn who_may_not_mine_is_told_so_before_any_work() {
     assert_eq!(mine(&wif(&license)).unwrap().as_array().map(Vec::len), Some(1));
 }
 
+#[test]
+fn two_that_mine_at_once_each_get_as_many_blocks_as_they_asked_for() {
+    let stand = Stand::start("race", "");
+    let [_, first, second, _] = devnet_keys(stand.dir.path());
+    let mine = |key: &std::path::Path| {
+        let (rpc, address) = (stand.rpc().clone(), license_address(key, &stand.params));
+        let wif = wif(key);
+        std::thread::spawn(move || rpc.call("generatetoaddress", json!([40, address, wif])))
+    };
+    let both = [mine(&first), mine(&second)].map(|miner| miner.join().unwrap());
+    for hashes in &both {
+        assert_eq!(hashes.as_array().map(Vec::len), Some(40), "{hashes}");
+    }
+    assert_eq!(stand.rpc().height(), 80);
+}
+
 /// The answer of a long poll that is pending while a block comes.
 fn first_on_a_new_tip(rpc: &Rpc, block: &bitcoin::Block) -> Value {
     let id = rpc.call("getblocktemplate", json!([{"rules": ["segwit"]}]))["longpollid"].clone();

@@ -84,8 +84,8 @@ pub(super) enum Woken {
 }
 
 /// Returns when the tip differs from the template's, when a minute has passed and the mempool has changed, when the
-/// template's time is over, when the last peer is gone, or when the node stops. An empty template is not waited on: the full one is next. Nor is an
-/// id that is none of ours.
+/// template's time is over, when the last peer is gone, or when the node stops. An empty template is not waited on:
+/// the full one is next. Nor is an id that is none of ours.
 pub(super) async fn wait_for_change(context: &Context, id: &str) -> Woken {
     let Ok(id) = id.parse::<Id>() else { return Woken::Other };
     let mut published = context.chain.published();

@@ -1,5 +1,8 @@
 //! Templates, block submission, and mining on demand.
 
+use std::sync::Arc;
+
+use bitcoin::Block;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::wire::read_block;
@@ -11,7 +14,8 @@ use super::super::error::{
     CLIENT_IN_INITIAL_DOWNLOAD, CLIENT_NOT_CONNECTED, DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY,
     INVALID_PARAMETER, MISC, RpcError, TYPE,
 };
-use super::{Context, json as format, license, long_poll};
+use super::{Context, heavy, json as format, license, long_poll};
+use crate::chain::actor::Stopped;
 use crate::generate::{Payee, mine};
 use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
@@ -179,16 +183,14 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
     let address = Address::parse(args.text(1)?, &context.params.prefixes).map_err(|error| bad_key(&error))?;
     let key =
         args.optional_text(2)?.map(|wif| LicenseKey::from_wif(wif, &context.params.prefixes)).transpose();
-    let payee = std::sync::Arc::new(Payee { address, key: key.map_err(|error| bad_key(&error))? });
+    let payee = Arc::new(Payee { address, key: key.map_err(|error| bad_key(&error))? });
     let (mut hashes, count) = (Vec::new(), usize::try_from(count).expect("it is in range"));
     while hashes.len() < count {
         let (template, _) = context.chain.template(Contents::Full).await?;
         if context.params.license.requires_license(template.height) {
             check_license(context, payee.key.as_ref(), template.height).await?;
         }
-        let (payee, shutdown) = (payee.clone(), context.shutdown.subscribe());
-        let mined = tokio::task::spawn_blocking(move || mine(&template, &payee, || *shutdown.borrow())).await;
-        let Ok(Some(block)) = mined else { return Err(RpcError::new(INTERNAL, "the node is stopping")) };
+        let Some(block) = mined_on(context, template, &payee).await? else { continue };
         let hash = block.block_hash();
         match context.chain.submit_block(block).await?.answer().as_deref() {
             None => hashes.push(hash),
@@ -198,6 +200,23 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
         }
     }
     Ok(json!(hashes))
+}
+
+/// Mines a block on a template; `None` if there is another tip first.
+async fn mined_on(
+    context: &Context,
+    template: Template,
+    payee: &Arc<Payee>,
+) -> Result<Option<Block>, RpcError> {
+    let (payee, shutdown) = (Arc::clone(payee), context.shutdown.subscribe());
+    let (published, tip) = (context.chain.published(), template.previous);
+    // This future is dropped with the client's connection, and the thread goes on.
+    let client = Arc::new(());
+    let there = Arc::downgrade(&client);
+    let is_over = move || *shutdown.borrow() || there.strong_count() == 0 || published.borrow().tip != tip;
+    let mined = heavy(move || mine(&template, &payee, is_over)).await?;
+    drop(client);
+    if mined.is_none() && *context.shutdown.borrow() { Err(Stopped.into()) } else { Ok(mined) }
 }
 
 /// Refuses to mine a block that would not count.
