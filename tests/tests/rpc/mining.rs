@@ -47,15 +47,15 @@ fn no_templates_are_given_while_the_chain_is_being_loaded_or_no_peer_tells_of_bl
 }
 
 #[test]
-fn who_may_not_mine_is_told_so_before_any_work() {
+fn who_may_not_mine_is_told_why() {
     let stand = Stand::start("may-not", "");
     let [_, license, ..] = devnet_keys(stand.dir.path());
     let address = license_address(&license, &stand.params);
     let mine = |wif: &str| stand.rpc().try_call("generatetoaddress", json!([1, address, wif]));
     let stranger = LicenseKey::from_secret(&[77; 32], true).unwrap().to_wif(&stand.params.prefixes);
     let Err(RpcFailure::Answer { code, message }) = mine(&stranger) else { panic!("it is no license") };
-    assert_eq!(code, -8);
-    assert!(message.contains("not on the whitelist") && message.contains("block 1"), "{message}");
+    assert_eq!(code, -32603);
+    assert!(message.contains("bad-CB-miner (") && message.ends_with("is not on the whitelist)"), "{message}");
     assert_eq!(mine(&wif(&license)).unwrap().as_array().map(Vec::len), Some(1));
 }
 

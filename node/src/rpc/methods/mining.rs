@@ -187,8 +187,14 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
     let (mut hashes, count) = (Vec::new(), usize::try_from(count).expect("it is in range"));
     while hashes.len() < count {
         let (template, _) = context.chain.template(Contents::Full).await?;
-        if context.params.license.requires_license(template.height) {
-            check_license(context, payee.key.as_ref(), template.height).await?;
+        if payee.key.is_none() && context.params.license.requires_license(template.height) {
+            return Err(RpcError::new(
+                INVALID_PARAMETER,
+                format!(
+                    "block {} must be licensed: give the license's key as the third argument",
+                    template.height
+                ),
+            ));
         }
         let Some(block) = mined_on(context, template, &payee).await? else { continue };
         let hash = block.block_hash();
@@ -196,7 +202,7 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
             None => hashes.push(hash),
             // Another block was faster; the next template builds on it.
             Some("inconclusive") => {}
-            Some(reason) => return Err(RpcError::new(INTERNAL, format!("the block was refused: {reason}"))),
+            Some(reason) => return Err(refused(context, payee.key.as_ref(), reason).await),
         }
     }
     Ok(json!(hashes))
@@ -219,17 +225,11 @@ async fn mined_on(
     if mined.is_none() && *context.shutdown.borrow() { Err(Stopped.into()) } else { Ok(mined) }
 }
 
-/// Refuses to mine a block that would not count.
-async fn check_license(context: &Context, key: Option<&LicenseKey>, height: u32) -> Result<(), RpcError> {
-    let refused = |words| Err(RpcError::new(INVALID_PARAMETER, words));
-    let Some(key) = key else {
-        return refused(format!(
-            "block {height} must be licensed: give the license's key as the third argument"
-        ));
-    };
-    let license = key.address();
-    match context.chain.run(move |state| Ok(license::why_not(state, &license))).await? {
-        Some(words) => refused(format!("block {height} may not be mined with this key: {words}")),
-        None => Ok(()),
-    }
+/// What is said of a block that was refused: the reason, and why its license may not mine, if that is it.
+async fn refused(context: &Context, key: Option<&LicenseKey>, reason: &str) -> RpcError {
+    let license = key.map(LicenseKey::address);
+    let why =
+        context.chain.run(move |state| Ok(license.and_then(|license| license::why_not(state, &license))));
+    let why = why.await.ok().flatten().map(|words| format!(" ({words})")).unwrap_or_default();
+    RpcError::new(INTERNAL, format!("the block was refused: {reason}{why}"))
 }
