@@ -12,7 +12,7 @@ use std::time::Duration;
 use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
-use iop_stratum::server::{Fatal, Outgoing};
+use iop_stratum::server::{Fatal, HTTP_ANSWER, Outgoing};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
@@ -36,9 +36,6 @@ const READ_SIZE: usize = 4096;
 const MAX_EARLY: usize = 8 * 1024;
 /// Time to send the last lines and to read before the connection is closed.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// The answer to a web browser.
-const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
-    connection: close\r\n\r\n400: this is a Stratum port";
 
 /// The reason why a connection ends.
 struct End {

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
-use iop_stratum::server::{Fatal, Outgoing};
+use iop_stratum::server::{Fatal, HTTP_ANSWER, Outgoing};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustls::ServerConnection;
@@ -29,9 +29,6 @@ pub(super) const READ_SIZE: usize = 4096;
 /// The least number of bytes that count as one request, as does each read. No usual request is larger, and reading
 /// costs the same if the bytes make no request.
 const REQUEST_BYTES: usize = 1024;
-/// The answer to a web browser.
-const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
-    connection: close\r\n\r\n400: this is a Stratum port";
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -269,17 +266,4 @@ fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn fatal(fatal: Fatal) -> End {
     End::new(&fatal.to_string(), Offence::from(fatal))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn the_answer_to_http_has_the_length_that_it_says() {
-        let (head, body) = HTTP_ANSWER.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-    }
 }

@@ -36,6 +36,9 @@ pub const MAX_MESSAGE: usize = 256;
 pub const MAX_WORKERS: usize = 1024;
 /// Lines that are not envelopes after which the client is assumed not to speak Stratum.
 pub const MAX_MALFORMED: u32 = 16;
+/// The answer to a web browser, for the owner to send on [`Fatal::Http`].
+pub const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
+    connection: close\r\n\r\n400: this is a Stratum port";
 
 /// An event that the owner must handle or answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,10 +103,23 @@ pub struct Submit {
 /// The client does not speak Stratum: close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fatal {
-    /// An HTTP request on the Stratum port.
+    /// An HTTP request on the Stratum port; [`HTTP_ANSWER`] answers it.
     #[error("HTTP on the Stratum port")]
     Http,
     /// [`MAX_MALFORMED`] lines that are not envelopes.
     #[error("{MAX_MALFORMED} malformed lines")]
     Malformed,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_answer_to_http_has_the_length_that_it_says() {
+        let (head, body) = HTTP_ANSWER.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
 }
