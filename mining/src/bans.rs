@@ -3,7 +3,7 @@
 //! An offence adds points to its address; points decay over time. At a threshold, new connections from the address are
 //! refused for a time that doubles with each ban. Existing connections are not closed: the machines of a farm share one
 //! address, and one faulty machine must not cut off the others. The table is bounded. 127.0.0.1 and ::1 are never
-//! banned, because proxies and tunnels connect from there.
+//! banned, because proxies and tunnels connect from there. Also here: why a connection ends ([`End`]).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,6 +32,8 @@ pub const BURST_SECONDS: f64 = 8.0;
 pub enum Offence {
     /// It does not speak Stratum: too many malformed lines, an endless line, or something other than TLS on a TLS port.
     Nonsense,
+    /// It speaks plain TCP on a TLS port, as it seems; otherwise as [`Self::Nonsense`].
+    Plaintext,
     /// It sent an HTTP request: a web browser or a health check, possibly an honest mistake.
     Http,
     /// It did not subscribe and authorise a user in time.
@@ -58,11 +60,34 @@ impl From<Fatal> for Offence {
 impl Offence {
     fn points(self) -> f64 {
         match self {
-            Self::Nonsense => 34.0,
+            Self::Nonsense | Self::Plaintext => 34.0,
             Self::BadShares => 25.0,
             Self::Silent | Self::Unread | Self::EasyShares => 10.0,
             Self::Flood | Self::Http => 5.0,
         }
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub struct End {
+    /// The reason, for the log.
+    pub reason: String,
+    /// What the other side did wrong, if that is the reason.
+    pub offence: Option<Offence>,
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self { reason, offence: None }
+    }
+}
+
+impl End {
+    /// The end for this reason, which may be an offence.
+    #[must_use]
+    pub fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
+        Self { reason: reason.to_owned(), offence: offence.into() }
     }
 }
 

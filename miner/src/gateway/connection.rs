@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iop_mining::bans::Offence;
+use iop_mining::bans::{End, Offence};
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, HTTP_ANSWER, Outgoing};
@@ -36,24 +36,6 @@ const READ_SIZE: usize = 4096;
 const MAX_EARLY: usize = 8 * 1024;
 /// Time to send the last lines and to read before the connection is closed.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
-
-/// The reason why a connection ends.
-struct End {
-    reason: String,
-    offence: Option<Offence>,
-}
-
-impl From<String> for End {
-    fn from(reason: String) -> Self {
-        Self { reason, offence: None }
-    }
-}
-
-impl End {
-    fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
-        Self { reason: reason.to_owned(), offence: offence.into() }
-    }
-}
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use iop_mining::bans::Offence;
+use iop_mining::bans::{End, Offence};
 use rustix::net::Shutdown;
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::link::{End, Link, MAX_QUEUED, READ_SIZE};
+use super::link::{Link, MAX_QUEUED, READ_SIZE};
 use super::miner::Miner;
 use super::round::Seat;
 use crate::ledger::{Ticket, Waiter};
@@ -276,7 +276,7 @@ pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
     if let Some(offence) = end.offence {
         miner.offend(offence);
     }
-    if end.is_plain {
+    if end.offence == Some(Offence::Plaintext) {
         miner.shared().plain_hint.say(miner.peer());
     }
     debug!(peer = %miner.peer(), "connection ends: {}", end.reason);

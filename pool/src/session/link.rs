@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use iop_mining::bans::Offence;
+use iop_mining::bans::{End, Offence};
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, HTTP_ANSWER, Outgoing};
@@ -29,27 +29,6 @@ pub(super) const READ_SIZE: usize = 4096;
 /// The least number of bytes that count as one request, as does each read. No usual request is larger, and reading
 /// costs the same if the bytes make no request.
 const REQUEST_BYTES: usize = 1024;
-
-/// Why a connection ends.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) reason: String,
-    pub(super) offence: Option<Offence>,
-    /// It speaks plain TCP where TLS is expected, as it seems.
-    pub(super) is_plain: bool,
-}
-
-impl From<String> for End {
-    fn from(reason: String) -> Self {
-        Self { reason, offence: None, is_plain: false }
-    }
-}
-
-impl End {
-    pub(super) fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
-        Self { reason: reason.to_owned(), offence: offence.into(), is_plain: false }
-    }
-}
 
 /// The state of the byte stream; the socket itself belongs to the connection.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use iop_mining::bans::Offence;
+use iop_mining::bans::{End, Offence};
 use iop_mining::files;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,7 +16,6 @@ use rustls::{InvalidMessage, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::link::End;
 use crate::config::ConfigError;
 
 /// Bytes that may wait to be encrypted and sent: some notifies.
@@ -177,8 +176,8 @@ pub(super) fn decrypt(
 fn refused(error: &rustls::Error, is_text: bool) -> End {
     let no_record = matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType));
     let is_honest = matches!(error, rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_));
-    let end = End::new(&format!("TLS: {error}"), (!is_honest).then_some(Offence::Nonsense));
-    End { is_plain: no_record && is_text, ..end }
+    let offence = if no_record && is_text { Offence::Plaintext } else { Offence::Nonsense };
+    End::new(&format!("TLS: {error}"), (!is_honest).then_some(offence))
 }
 
 #[cfg(test)]
@@ -227,14 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tls_is_nonsense() {
-        for (garbage, is_plain) in [
-            (&b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"[..], true),
-            (&[0x16, 3, 1, 0, 4, 1, 2, 3, 4][..], false),
+    fn what_is_no_tls_is_an_offence_and_plain_tcp_is_known() {
+        for (garbage, offence) in [
+            (&b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"[..], Offence::Plaintext),
+            (&[0x16, 3, 1, 0, 4, 1, 2, 3, 4][..], Offence::Nonsense),
         ] {
             let end = decrypt(&mut server(rustls::ALL_VERSIONS), garbage, |_| Ok(())).unwrap_err();
-            assert_eq!(end.offence, Some(Offence::Nonsense), "{}", end.reason);
-            assert_eq!(end.is_plain, is_plain, "{}", end.reason);
+            assert_eq!(end.offence, Some(offence), "{}", end.reason);
         }
     }
 
