@@ -17,7 +17,6 @@ pub mod job;
 pub mod log;
 pub mod mine;
 pub mod plot;
-pub mod rarely;
 pub mod rig;
 pub mod setup;
 mod signals;

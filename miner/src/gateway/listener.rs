@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tracing::warn;
 
 use super::Shared;
 use super::connection::serve;
@@ -58,10 +59,16 @@ pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> 
                         shared.shares.clone(),
                     ));
                 }
-                Err(refused) => shared.words.say(&refused),
+                Err(refused) => {
+                    if shared.words.may_warn() {
+                        warn!("{refused}");
+                    }
+                }
             },
             Err(error) => {
-                shared.words.say(&format!("a connection could not be taken: {error}"));
+                if shared.words.may_warn() {
+                    warn!("a connection could not be taken: {error}");
+                }
                 tokio::time::sleep(REFUSED_WAIT).await;
             }
         }

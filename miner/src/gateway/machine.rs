@@ -12,7 +12,7 @@ use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::is_printing;
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, difficulty_in};
 use iop_stratum::verdict::Reject;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::held::{Held, Jobs, Sent};
 use super::limits::Limits;
@@ -190,9 +190,9 @@ impl Machine {
     /// Says that its connection ends for lack of work.
     pub fn let_go(&self) {
         let seconds = self.limits().workless.as_secs_f32();
-        let words =
-            format!("no work for {seconds} s: machines are let go, to turn to other pools if they have any");
-        self.shared.words.say(&words);
+        if self.shared.words.may_warn() {
+            warn!("no work for {seconds} s: machines are let go, to turn to other pools if they have any");
+        }
     }
 
     /// Handles a line, if it [may be answered](Self::may_speak).
@@ -311,7 +311,9 @@ impl Machine {
         let extranonce1 = match self.fit_prefix(job).map(|number| job.extranonce1(number)) {
             Ok(extranonce1) => extranonce1.expect("a job that is served has room for every prefix"),
             Err(spent) => {
-                self.shared.words.say(&spent.to_string());
+                if self.shared.words.may_warn() {
+                    warn!("{spent}");
+                }
                 self.leaving = Some("no part of the upstream's extranonces is left for it");
                 return false;
             }

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use iop_mining::bans::{BURST_SECONDS, Bans, Offence};
+use iop_mining::rarely::Rarely;
 use iop_stratum::difficulty::Difficulty;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -37,7 +38,6 @@ use crate::device::DeviceName;
 use crate::dispatcher::Current;
 use crate::job::Share;
 use crate::mine::{self, MineSettings};
-use crate::rarely::Rarely;
 use crate::rig::{Rig, all_taken, waiting, warn_of_rest};
 use crate::solo::{self, SoloSettings};
 use crate::split::Split;

@@ -6,16 +6,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use iop_mining::rarely::Rarely;
 use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, Version, VersionMask};
 use iop_stratum::line::MAX_CLIENT_LINE;
 use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
-use crate::rarely::Rarely;
 use crate::split::{Split, Unservable, warning};
 
 /// Longest line of a job that machines are sent, in bytes: the longest that a pool may send (a coinbase of 7,000
@@ -260,15 +261,18 @@ impl Follower {
         let served = match Served::new(job, era, prefixes, numbers, self.split) {
             Ok(served) => Arc::new(served),
             Err(why) => {
-                self.words.say(&why.to_string());
+                if self.words.may_warn() {
+                    warn!("{why}");
+                }
                 return Snapshot { era, ..Snapshot::default() };
             }
         };
         let left = served.extranonce2_size();
         if self.last.as_ref().is_none_or(|last| last.extranonce2_size() != left)
             && let Some(text) = warning(left)
+            && self.few.may_warn()
         {
-            self.few.say(text);
+            warn!("{text}");
         }
         self.last = Some(Arc::clone(&served));
         Snapshot { job: Some(served), era, ends: false }

@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use iop_mining::rarely::Rarely;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
@@ -23,7 +24,6 @@ use super::lost::{Lost, lost_block};
 use super::open::{LONG_WAIT, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::{Serial, Share};
-use crate::rarely::Rarely;
 
 /// Most shares sent together.
 const TOGETHER: usize = 64;
@@ -360,8 +360,8 @@ async fn idle<T>(desk: &mut Desk, left: &[Left], words: &Rarely, until: impl Fut
         tokio::select! {
             done = &mut until => return done,
             Some(share) = desk.shares.recv() => if let Err(share) = to_left(left, share) {
-                if share.is_block() {
-                    words.say(&lost_block(&share));
+                if share.is_block() && words.may_warn() {
+                    warn!("{}", lost_block(&share));
                 }
                 share.finder.add_stale();
             }

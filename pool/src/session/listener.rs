@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iop_mining::rarely::Rarely;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
@@ -15,8 +16,6 @@ use crate::session::miner::Miner;
 
 /// Wait after a failed accept (usually: too many open files), to avoid spinning.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
-/// How often it is logged that connections are turned away.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// Runs until `close` changes; the connections continue until `stop` does.
 pub async fn listen(
@@ -26,13 +25,7 @@ pub async fn listen(
     mut close: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
-    let mut warned: Option<Instant> = None;
-    let mut warn_rarely = |text: String| {
-        if warned.is_none_or(|at| at.elapsed() > REMIND) {
-            warn!("{text}");
-            warned = Some(Instant::now());
-        }
-    };
+    let words = Rarely::default();
     loop {
         let accepted = tokio::select! {
             _ = close.changed() => return,
@@ -46,10 +39,16 @@ pub async fn listen(
                     let seat = shared.round.seat(Connection::new(stream, tls, miner));
                     tokio::spawn(connection::serve(seat, stop.clone()));
                 }
-                Err(refused) => warn_rarely(refused),
+                Err(refused) => {
+                    if words.may_warn() {
+                        warn!("{refused}");
+                    }
+                }
             },
             Err(error) => {
-                warn_rarely(format!("a connection could not be taken: {error}"));
+                if words.may_warn() {
+                    warn!("a connection could not be taken: {error}");
+                }
                 tokio::time::sleep(REFUSED_WAIT).await;
             }
         }

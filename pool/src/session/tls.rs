@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use iop_mining::bans::{End, Offence};
 use iop_mining::files;
+use iop_mining::rarely::Rarely;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{InvalidMessage, ServerConfig, ServerConnection};
@@ -30,20 +30,15 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// How often it is logged that a client speaks plain TCP where TLS is expected.
-const REMIND: Duration = Duration::from_secs(60);
-
 /// Tells the operator of clients that speak plain TCP at the port for TLS, now and then: most often a machine
 /// was given the wrong port or the wrong scheme.
 #[derive(Debug, Default)]
-pub struct PlainHint(Mutex<Option<Instant>>);
+pub struct PlainHint(Rarely);
 
 impl PlainHint {
     /// Logs it, unless it was logged a moment ago.
     pub(super) fn say(&self, peer: SocketAddr) {
-        let mut said = self.0.lock().expect("no panic while the lock is held");
-        if said.is_none_or(|said| said.elapsed() > REMIND) {
-            *said = Some(Instant::now());
+        if self.0.may_warn() {
             warn!(
                 "{peer} seems to speak plain TCP at the port for TLS: stratum+ssl://… is for this port \
                  (stratum_tls_bind), stratum+tcp://… for the other one (stratum_bind)"

@@ -36,7 +36,9 @@ fn machines_that_refuse_what_the_upstream_leaves_them_are_warned_of_once() {
         let mut stand = Stand::with_job(size, 0, 1.0);
         stand.job(size, 0, 1.0);
         assert_eq!(
-            log.lines(&format!("WARN iop_miner::rarely: the upstream's extranonce2 leaves {bytes} byte")),
+            log.lines(&format!(
+                "WARN iop_miner::gateway::served: the upstream's extranonce2 leaves {bytes} byte"
+            )),
             1
         );
         assert_eq!(stand.worker().1.size, bytes, "they are served all the same");

@@ -25,6 +25,7 @@ use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
 use iop_mining::clocks::{Clocks, Words};
+use iop_mining::rarely::Rarely;
 use iop_mining::rpc::{CALL_TIME, Node, NodeAddress, RpcError};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo};
 use iop_mining::tips::{self, NO_NODE_PATIENCE, Place};
@@ -42,7 +43,6 @@ use self::work::{Maker, Prepared};
 use super::board::{self, Board, Condition, JobView};
 use super::{Desk, Upstream};
 use crate::job::Share;
-use crate::rarely::Rarely;
 use crate::wall::WallClock;
 
 /// How often to check for work that no event reports.
@@ -385,9 +385,8 @@ impl Miner {
     fn found(&mut self, share: &Share) {
         let (now, serial) = (Instant::now(), share.job.serial());
         let (prepared, node) = (self.jobs.iter().find(|job| job.job.serial() == serial), self.nodes.in_use());
-        if prepared.is_none() {
-            self.words
-                .say(&format!("a block of job {} came too late: its template is forgotten", share.job.id()));
+        if prepared.is_none() && self.words.may_warn() {
+            warn!("a block of job {} came too late: its template is forgotten", share.job.id());
         }
         let Some(prepared) = prepared.filter(|job| !self.held.holds(&job.template.parent, node, now)) else {
             return share.finder.add_stale();
