@@ -1,10 +1,11 @@
 //! From a node to licensed work: the code that the pool and a solo miner share.
 //!
-//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, submitting found
-//! blocks and keeping them until a node has answered, reading files named by the user; a clock that differs
-//! from the node's ([`clocks`]); for servers that give out work: vardiff, the times of shares, request rates
-//! and bans; panics as errors ([`caught`]); warnings that are not to fill the disk ([`rarely`]). Not here:
-//! Stratum's messages (`iop-stratum`), which miner gets which work and what else becomes of it.
+//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases,
+//! submitting found blocks and keeping them until a node has answered, reading files named by the user; a
+//! clock that differs from the node's ([`clocks`]); what the tasks that follow one node each share
+//! ([`source`]); for servers that give out work: vardiff, the times of shares, request rates and bans; panics
+//! as errors ([`caught`]); warnings that are not to fill the disk ([`rarely`]). Not here: Stratum's messages
+//! (`iop-stratum`), which miner gets which work and what else becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
@@ -20,6 +21,7 @@ pub mod rarely;
 pub mod rpc;
 #[doc(hidden)]
 pub mod sample;
+pub mod source;
 pub mod spool;
 pub mod submit;
 pub mod template;

@@ -1,5 +1,5 @@
-//! How often a warning is repeated. Machines and pools could fill the disk with some, so at most one a minute is
-//! logged.
+//! How often a warning is repeated. Machines and pools could fill the disk with some, so at most one a minute
+//! is logged.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ const REMIND: Duration = Duration::from_secs(60);
 pub struct Rarely(Mutex<Option<Instant>>);
 
 impl Rarely {
-    /// Whether the warning may be logged now: not for a minute after this was last true. The caller logs it, so
-    /// that it bears the caller's name.
+    /// Whether the warning may be logged now: not for a minute after this was last true. The caller logs it,
+    /// so that it bears the caller's name.
     #[must_use]
     pub fn may_warn(&self) -> bool {
         let mut said = self.0.lock().expect("nothing panics while it holds the lock");

@@ -22,6 +22,7 @@ use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
 use iop_mining::clocks::Clocks;
 use iop_mining::rpc::{CALL_TIME, Node};
+use iop_mining::source::Wishes;
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 pub use iop_mining::tips;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 pub use self::health::{Health, NodeState};
-use self::source::{Event, Offer, Source, Wishes};
+use self::source::{Event, Offer, Source};
 use self::telling::{Begun, Telling};
 use self::tips::{ChainTip, Missed, NO_NODE_PATIENCE};
 use crate::clock;

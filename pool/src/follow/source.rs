@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +11,9 @@ use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_mining::caught::{PANIC_PAUSE, caught};
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
+use iop_mining::source::{BEAT, BEAT_TIME, MAX_TIP_RACES, POLL, REFRESH, RETRY, Unseen, Wishes};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
@@ -24,23 +24,8 @@ use crate::ledger::store::BlockId;
 use crate::payouts::{Payouts, parent_of};
 use crate::strays::Trouble;
 
-/// How often the template is requested on an unchanged tip, for the fees of new transactions.
-const REFRESH: Duration = Duration::from_secs(30);
-/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node whose
-/// long poll returns at once cannot make us spin.
-const POLL: Duration = Duration::from_secs(1);
-/// Wait before a node is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// Wait before the ledger write that must precede a job is retried.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
-/// How often a node is asked for its tip.
-const BEAT: Duration = Duration::from_secs(2);
-/// Time for that answer. A slower node is no use for templates either; validating the worst blocks takes a node a
-/// second or two.
-const BEAT_TIME: Duration = Duration::from_secs(5);
-/// How often template, licenses and tip are requested again until all belong to one tip. Tips are seconds apart at
-/// least.
-const MAX_TIP_RACES: u32 = 10;
 
 /// A template with the licenses of its tip.
 #[derive(Debug)]
@@ -62,37 +47,6 @@ pub(super) enum Event {
     Offer(usize, Box<Offer>),
     /// It no longer gives templates.
     Lost(usize),
-}
-
-/// Stands for no node.
-const NONE: usize = usize::MAX;
-
-/// Requests of the follower to its sources.
-#[derive(Debug)]
-pub(super) struct Wishes {
-    /// The node in use, [`NONE`] for none.
-    in_use: AtomicUsize,
-    /// For each node: notified when a template is wanted now.
-    now: Vec<Notify>,
-}
-
-impl Wishes {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { in_use: AtomicUsize::new(NONE), now: (0..nodes).map(|_| Notify::new()).collect() }
-    }
-
-    pub(super) fn in_use(&self) -> Option<usize> {
-        Some(self.in_use.load(Ordering::Relaxed)).filter(|&index| index != NONE)
-    }
-
-    pub(super) fn set_in_use(&self, index: Option<usize>) {
-        self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
-    }
-
-    /// Requests a template of this node at once.
-    pub(super) fn ask(&self, index: usize) {
-        self.now[index].notify_one();
-    }
 }
 
 /// The task of one node.
@@ -132,7 +86,7 @@ impl Source {
             }
         };
         self.node().set_right(false);
-        *self.parent.lock().expect("no panic while the lock is held") = None;
+        self.set_parent(None);
         self.health.down(self.index, &trouble);
         // The receiver lives as long as its sources.
         let _ = self.events.send(Event::Lost(self.index)).await;
@@ -180,6 +134,10 @@ impl Source {
         *self.parent.lock().expect("no panic while the lock is held")
     }
 
+    fn set_parent(&self, parent: Option<BlockHash>) {
+        *self.parent.lock().expect("no panic while the lock is held") = parent;
+    }
+
     /// The next template: when the long poll answers, when one is wanted, or for the node in use after a while on the
     /// same tip.
     async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
@@ -199,7 +157,7 @@ impl Source {
         loop {
             tokio::select! {
                 template = &mut poll => return template,
-                () = self.wishes.now[self.index].notified() => break,
+                () = self.wishes.asked(self.index) => break,
                 () = sleep(REFRESH) => if self.wishes.in_use() == Some(self.index) { break },
             }
         }
@@ -238,8 +196,8 @@ impl Source {
                     }
                     base = self.payouts.base(node, &template).await?;
                 }
-                let before =
-                    self.parent.lock().expect("no panic while the lock is held").replace(template.parent);
+                let before = self.parent();
+                self.set_parent(Some(template.parent));
                 self.health.up(self.index, tip);
                 let begun = (before != Some(parent.hash)).then(|| self.telling.begin());
                 let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip, begun });
@@ -269,7 +227,7 @@ impl Source {
     /// Polls the tip. A node that does not answer in time has failed.
     async fn beats(&self) -> Result<Infallible, ChainError> {
         let expected = ChainIdentity::of(&self.params);
-        let mut unseen = None;
+        let mut unseen = Unseen::default();
         loop {
             sleep(BEAT).await;
             let asked = Instant::now();
@@ -281,12 +239,9 @@ impl Source {
                 });
             }
             self.health.beat(self.index, tip, asked.elapsed());
-            // A tip that the long poll should have reported long ago.
-            let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
-            if missed.is_some() && missed == unseen {
+            if unseen.again(tip.hash, self.parent()) {
                 self.wishes.ask(self.index);
             }
-            unseen = missed;
             if let Some((ahead, tip)) = self.health.ahead_of(self.index) {
                 // A failure of the other node does not concern this one.
                 if let Ok(place) = tips::place(&self.nodes[ahead], &tip.hash.to_string(), BEAT_TIME).await {

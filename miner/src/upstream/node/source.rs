@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,27 +12,12 @@ use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_mining::caught::{PANIC_PAUSE, caught};
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
+use iop_mining::source::{BEAT, BEAT_TIME, MAX_TIP_RACES, POLL, REFRESH, RETRY, Unseen, Wishes};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use iop_mining::tips::{self, ChainTip, Syncing};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
-
-/// How often there is new work on an unchanged tip, for the header's time and the fees of new transactions.
-pub(super) const REFRESH: Duration = Duration::from_secs(30);
-/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node whose
-/// long poll returns at once cannot make us spin.
-const POLL: Duration = Duration::from_secs(1);
-/// Wait before a node is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// How often a node is asked for its tip.
-const BEAT: Duration = Duration::from_secs(2);
-/// Time for that answer. A slower node is no use for templates either; validating the worst blocks takes a node a
-/// second or two.
-pub(super) const BEAT_TIME: Duration = Duration::from_secs(5);
-/// How often template, licenses and tip are requested again until all belong to one tip. Tips are seconds apart at
-/// least.
-const MAX_TIP_RACES: u32 = 10;
 
 /// A template with the licenses of its tip.
 #[derive(Debug)]
@@ -81,33 +65,6 @@ pub(super) enum Event {
     Beat(usize, ChainTip, Duration),
     /// It no longer gives templates.
     Lost(usize, Trouble),
-}
-
-/// Stands for no node.
-const NONE: usize = usize::MAX;
-
-/// Requests of the upstream to its sources.
-#[derive(Debug)]
-pub(super) struct Wishes {
-    /// The node in use, [`NONE`] for none.
-    in_use: AtomicUsize,
-    /// For each node: notified when a template is wanted now.
-    now: Vec<Notify>,
-}
-
-impl Wishes {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { in_use: AtomicUsize::new(NONE), now: (0..nodes).map(|_| Notify::new()).collect() }
-    }
-
-    pub(super) fn set_in_use(&self, index: Option<usize>) {
-        self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
-    }
-
-    /// Requests a template of this node at once.
-    pub(super) fn ask(&self, index: usize) {
-        self.now[index].notify_one();
-    }
 }
 
 /// The task of one node.
@@ -219,8 +176,8 @@ impl Source {
         loop {
             tokio::select! {
                 template = &mut poll => return template,
-                () = self.wishes.now[self.index].notified() => break,
-                () = sleep(REFRESH) => if self.wishes.in_use.load(Ordering::Relaxed) == self.index { break },
+                () = self.wishes.asked(self.index) => break,
+                () = sleep(REFRESH) => if self.wishes.in_use() == Some(self.index) { break },
             }
         }
         template::template(self.node()).await
@@ -257,7 +214,7 @@ impl Source {
     /// Polls the tip. A node that does not answer in time has failed.
     async fn beats(&self) -> Result<Infallible, Trouble> {
         let expected = ChainIdentity::of(&self.params);
-        let mut unseen = None;
+        let mut unseen = Unseen::default();
         loop {
             sleep(BEAT).await;
             let asked = Instant::now();
@@ -267,12 +224,9 @@ impl Source {
                 return Err(ChainError::Wrong { found, expected }.into());
             }
             self.tell(Event::Beat(self.index, tip, asked.elapsed())).await;
-            // A tip that the long poll should have reported long ago.
-            let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
-            if missed.is_some() && missed == unseen {
+            if unseen.again(tip.hash, self.parent()) {
                 self.wishes.ask(self.index);
             }
-            unseen = missed;
         }
     }
 }
