@@ -3,9 +3,10 @@
 //! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases,
 //! submitting found blocks and keeping them until a node has answered, reading files named by the user; a
 //! clock that differs from the node's ([`clocks`]); what the tasks that follow one node each share
-//! ([`source`]); for servers that give out work: vardiff, the times of shares, request rates and bans; panics
-//! as errors ([`caught`]); warnings that are not to fill the disk ([`rarely`]). Not here: Stratum's messages
-//! (`iop-stratum`), which miner gets which work and what else becomes of it.
+//! ([`source`]); for servers that give out work: vardiff, the times of shares, request rates and bans; the
+//! connections of an HTTP API ([`http`]); panics as errors ([`caught`]); warnings that are not to fill the
+//! disk ([`rarely`]). Not here: Stratum's messages (`iop-stratum`), which miner gets which work and what else
+//! becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
@@ -15,6 +16,7 @@ pub mod choice;
 pub mod clocks;
 pub mod coinbase;
 pub mod files;
+pub mod http;
 pub mod keys;
 pub mod open_files;
 pub mod rarely;

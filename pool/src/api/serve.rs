@@ -1,124 +1,46 @@
-//! The API's connections: their number and their lifetime, and who gives way when there are too many.
+//! The API's connections: their limits. [`iop_mining::http`] serves them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use iop_mining::http::{self, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::watch;
 use tracing::warn;
 
-/// Concurrent connections. Further ones wait, the first of them accepted. A browser uses up to six.
+/// Concurrent connections. A browser uses up to six.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
-/// Time for a request's line and headers, including the idle time before them: more than the two seconds after which a
-/// dashboard asks again, so that it keeps its connection.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Time for a whole connection: a slow reader loses its place, and browsers reconnect.
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// Most bytes of a request's line and headers.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Time for pending answers to finish when the pool stops.
-const END_TIME: Duration = Duration::from_secs(2);
-/// Wait after a failed accept.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// Connections that have not sent a whole request yet, by their order. Where places run out the oldest one gives way, so
-/// that whoever sends nothing, or a byte now and then, keeps nobody who asks away.
-#[derive(Debug, Default)]
-struct Newcomers(Mutex<BTreeMap<u64, oneshot::Sender<()>>>);
-
-impl Newcomers {
-    /// Adds one; it must leave when it is told to.
-    fn add(&self, number: u64) -> oneshot::Receiver<()> {
-        let (leave, told) = oneshot::channel();
-        self.lock().insert(number, leave);
-        told
-    }
-
-    /// One has sent a request or is gone: it is told nothing any more.
-    fn remove(&self, number: u64) {
-        self.lock().remove(&number);
-    }
-
-    /// Tells the oldest one, if there is any, to leave.
-    fn close_oldest(&self) {
-        let oldest = self.lock().pop_first();
-        if let Some((_, leave)) = oldest {
-            let _ = leave.send(()); // in vain if it is just leaving
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<()>>> {
-        self.0.lock().expect("no panic while the lock is held")
-    }
-}
+/// What connections may take.
+const LIMITS: Limits = Limits {
+    connections: MAX_CONNECTIONS,
+    // More than the two seconds after which a dashboard asks again, so that it keeps its connection.
+    header_time: Duration::from_secs(5),
+    connection_time: Duration::from_secs(60),
+    header_bytes: 16 * 1024,
+    end_time: Duration::from_secs(2),
+};
 
 /// Serves until `stop` changes.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
-    serve_within(listener, router, stop, HEADER_TIME).await;
+    serve_within(listener, router, stop, LIMITS).await;
 }
 
 async fn serve_within(
     listener: TcpListener,
     router: Router,
     mut stop: watch::Receiver<bool>,
-    header_time: Duration,
+    limits: Limits,
 ) {
-    let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(header_time).max_buf_size(MAX_HEADER_BYTES);
-    // A client that half-closes after its request, as nc does, still waits for the answer.
-    protocol.half_close(true);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let newcomers = Arc::new(Newcomers::default());
-    let connections = GracefulShutdown::new();
-    for number in 0u64.. {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!("a connection to the API cannot be taken: {error}");
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        };
-        if places.available_permits() == 0 {
-            newcomers.close_oldest();
-        }
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
-            _ = stop.changed() => break,
-        };
-        let told = newcomers.add(number);
-        let (router, waiting) = (TowerToHyperService::new(router.clone()), Arc::clone(&newcomers));
-        let service = service_fn(move |request: Request<Incoming>| {
-            waiting.remove(number);
-            router.call(request)
-        });
-        let connection = connections.watch(protocol.serve_connection(TokioIo::new(stream), service));
-        let newcomers = Arc::clone(&newcomers);
-        tokio::spawn(async move {
-            tokio::select! {
-                // A failure of one connection concerns no other.
-                _ = tokio::time::timeout(CONNECTION_TIME, connection) => {}
-                Ok(()) = told => {}
-            }
-            newcomers.remove(number);
-            drop(place);
-        });
-    }
-    drop(listener);
-    let _ = tokio::time::timeout(END_TIME, connections.shutdown()).await; // remaining ones are cut off
+    let stopped = async move {
+        let _ = stop.changed().await; // or whoever could change it is gone
+    };
+    http::serve(listener, TowerToHyperService::new(router), limits, stopped, complain).await;
+}
+
+fn complain(error: &io::Error) {
+    warn!("a connection to the API cannot be taken: {error}");
 }
 
 #[cfg(test)]
@@ -169,7 +91,8 @@ mod tests {
         let router = Router::new().route("/", get(async || "done"));
         // Nobody leaves for being slow.
         let hours = Duration::from_secs(24 * 3600);
-        let server = tokio::spawn(serve_within(listener, router, stopped, hours));
+        let limits = Limits { header_time: hours, ..LIMITS };
+        let server = tokio::spawn(serve_within(listener, router, stopped, limits));
         let mut known = TcpStream::connect(address).await.unwrap();
         ask(&mut known).await;
         let mut slow = Vec::new();
@@ -184,7 +107,7 @@ mod tests {
             }
             ask(&mut known).await; // who has asked before keeps the place
         };
-        tokio::time::timeout(CONNECTION_TIME / 2, asked).await.expect("they are answered");
+        tokio::time::timeout(LIMITS.connection_time / 2, asked).await.expect("they are answered");
         drop(slow);
         stop.send(true).unwrap();
         server.await.unwrap();

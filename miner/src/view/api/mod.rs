@@ -94,7 +94,8 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: W
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(Api::new(watched, address)));
-    serve::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+    serve::serve(tokio::net::TcpListener::from_std(listener)?, router).await;
+    Ok(())
 }
 
 impl Api {

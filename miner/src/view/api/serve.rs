@@ -1,51 +1,73 @@
-//! The API's connections: their number and their lifetime.
+//! The API's connections: their limits. [`iop_mining::http`] serves them.
 
+use std::future::pending;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use iop_mining::http::{self, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tracing::warn;
 
-/// Concurrent connections; further ones wait. A monitor uses one, a browser up to six.
-const MAX_CONNECTIONS: usize = 32;
-/// Time for a request's line and headers, including the idle time before them.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Time for a whole connection: a slow reader loses its place, and all clients reconnect.
-const CONNECTION_TIME: Duration = Duration::from_secs(30);
-/// Most bytes of a request's line and headers: the least that hyper supports.
-const MAX_HEADER_BYTES: usize = 8 * 1024;
-/// Wait after a failed accept, for example because too many files are open.
-const RETRY: Duration = Duration::from_millis(100);
+/// What connections may take.
+const LIMITS: Limits = Limits {
+    // A monitor uses one, a browser up to six.
+    connections: 32,
+    header_time: Duration::from_secs(5),
+    connection_time: Duration::from_secs(30),
+    // The least that hyper supports.
+    header_bytes: 8 * 1024,
+    // Not used: it never stops, but is dropped.
+    end_time: Duration::ZERO,
+};
 
 /// Serves while it is polled.
-pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
-    let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
-    // A client that half-closes after its request, as nc does, still waits for the answer.
-    protocol.half_close(true);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let service = TowerToHyperService::new(router.clone());
-                let connection = protocol.serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(async move {
-                    // A failure of one connection concerns no other.
-                    let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                warn!("a connection to the API cannot be taken: {error}");
-                tokio::time::sleep(RETRY).await;
-            }
+pub(super) async fn serve(listener: TcpListener, router: Router) {
+    serve_within(listener, router, LIMITS).await;
+}
+
+async fn serve_within(listener: TcpListener, router: Router, limits: Limits) {
+    http::serve(listener, TowerToHyperService::new(router), limits, pending(), complain).await;
+}
+
+fn complain(error: &io::Error) {
+    warn!("a connection to the API cannot be taken: {error}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_send_nothing_give_way_to_one_that_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "done"));
+        // Nobody leaves for being slow.
+        let hours = Duration::from_secs(24 * 3600);
+        let limits = Limits { header_time: hours, connection_time: hours, ..LIMITS };
+        let server = tokio::spawn(serve_within(listener, router, limits));
+        let mut silent = Vec::new();
+        for _ in 0..LIMITS.connections {
+            silent.push(TcpStream::connect(address).await.unwrap());
         }
+        let asked = async {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is answered");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer:?}");
+        drop(silent);
+        server.abort();
     }
 }
