@@ -148,16 +148,13 @@ fn a_node_stops_though_clients_wait() {
     let stand = Stand::start("stop", "");
     let template = stand.rpc().call("getblocktemplate", json!([{"rules": ["segwit"]}]));
     let id = template["longpollid"].clone();
-    let rpc = stand.rpc().clone();
-    let poll = std::thread::spawn(move || rpc.try_call("getblocktemplate", json!([{"longpollid": id}])));
     let idle: Vec<TcpStream> =
         (0..20).map(|_| TcpStream::connect(("127.0.0.1", stand.node.port)).unwrap()).collect();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!poll.is_finished());
+    let poll = Poll::start(stand.rpc(), json!({"longpollid": id}));
     let cookie = stand.node.datadir.join(".cookie");
     assert_eq!(stand.node.program.stop().code(), Some(0));
     assert!(!cookie.exists());
-    let _ = poll.join().unwrap();
+    let _ = poll.answer();
     drop(idle);
 }
 

@@ -8,6 +8,8 @@ mod forms;
 mod mining;
 
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -57,6 +59,37 @@ impl Stand {
     fn post(&self, body: impl Into<Vec<u8>>) -> (u16, Value) {
         let response = self.request().with_body(body).send().unwrap();
         (response.status_code, serde_json::from_slice(response.as_bytes()).unwrap_or(Value::Null))
+    }
+}
+
+/// The time that a long poll is pending before what ends it.
+const PENDING: Duration = Duration::from_millis(300);
+
+/// A long poll for a template, in a thread of its own: its answer, when it was sent and when it was answered.
+struct Poll(JoinHandle<(Result<Value, RpcFailure>, Instant, Instant)>);
+
+impl Poll {
+    /// Returns when the poll has been pending for a while.
+    fn start(rpc: &Rpc, request: Value) -> Self {
+        let (rpc, (sent, is_sent)) = (rpc.clone(), mpsc::channel());
+        let thread = std::thread::spawn(move || {
+            let start = Instant::now();
+            sent.send(()).unwrap();
+            let answer = rpc.try_call("getblocktemplate", json!([request]));
+            (answer, start, Instant::now())
+        });
+        is_sent.recv().unwrap();
+        std::thread::sleep(PENDING);
+        assert!(!thread.is_finished(), "answered at once");
+        Self(thread)
+    }
+
+    /// The answer and when it came, which must be after what ends the poll.
+    fn answer(self) -> (Result<Value, RpcFailure>, Instant) {
+        let (answer, start, answered) = self.0.join().unwrap();
+        let waited = answered.duration_since(start);
+        assert!(waited >= PENDING, "answered after {waited:?}: {answer:?}");
+        (answer, answered)
     }
 }
 
