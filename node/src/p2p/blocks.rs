@@ -14,8 +14,9 @@ use tracing::{debug, info};
 
 use super::compact::{BlockTransactions, CompactBlock, PartialBlock, Reconstruction, reconstruct};
 use super::message::{BLOCK, Inv, Message, Reject};
-use super::net::{Net, Question, Refusal};
+use super::net::{Net, Question};
 use super::peer::{Micros, PeerId, SECOND};
+use super::score::Refusal;
 use super::sync::MAX_IN_FLIGHT;
 use super::tree::{NodeId, Status};
 use crate::chain::verdict::Stored;
@@ -142,7 +143,7 @@ impl Net {
             let status = Status { have: true, ..Status::default() };
             self.tree.put(hash, block.header, status);
         }
-        if stored != Stored::Not || refusal.as_ref().is_some_and(|refusal| refusal.final_) {
+        if stored != Stored::Not || refusal.as_ref().is_some_and(Refusal::is_final) {
             self.mark_received(&hash, now);
         }
         if stored == Stored::Now {
@@ -151,7 +152,7 @@ impl Net {
         match refusal {
             Some(refusal) => {
                 self.copy_refused(id, hash, &refusal, now);
-                if !refusal.final_ {
+                if !refusal.is_final() {
                     // Other peers may have a good copy: they are asked before the one that sent the bad copy.
                     let others: Vec<_> = self.peers.keys().filter(|other| **other != id).copied().collect();
                     others.into_iter().for_each(|other| self.fill(other, now));
@@ -175,11 +176,11 @@ impl Net {
     /// One copy of a block was refused. If the `Checked` event came first and took the source, nothing is left to
     /// do.
     fn copy_refused(&mut self, id: PeerId, hash: BlockHash, refusal: &Refusal, now: Micros) {
-        if let (Some(node), true) = (self.tree.find(&hash), refusal.final_) {
+        if let (Some(node), true) = (self.tree.find(&hash), refusal.is_final()) {
             self.tree.note_failed(node);
         }
         let Some(source) = self.take_source(id, &hash) else { return };
-        if !refusal.final_ {
+        if !refusal.is_final() {
             self.with(id, |peer| {
                 peer.sync.spoiled.truncate(MAX_SPOILED - 1);
                 peer.sync.spoiled.insert(0, (hash, now));
@@ -198,7 +199,7 @@ impl Net {
             }
             return;
         };
-        if let (Some(id), true) = (self.tree.find(&hash), refusal.final_) {
+        if let (Some(id), true) = (self.tree.find(&hash), refusal.is_final()) {
             self.tree.note_failed(id);
         }
         sources.iter().for_each(|source| self.blame(source, hash, &refusal, now));

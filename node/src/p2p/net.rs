@@ -24,7 +24,7 @@ use super::message::{Message, NODE_NETWORK, NODE_WITNESS, Reject};
 use super::peer::{Micros, Origin, Peer, PeerId, SECOND};
 use super::random::Random;
 use super::relay::Relay;
-use super::score::BANNED_FOR;
+use super::score::{BANNED_FOR, Refusal};
 use super::serve::Purpose;
 use super::tell::Own;
 use super::tree::{HeaderTree, NodeId};
@@ -81,21 +81,6 @@ pub(crate) enum TxOutcome {
         /// Another transaction with the same id may be valid: the id does not cover the witness.
         malleable: bool,
     },
-}
-
-/// Why a block or header was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// For the reject message; 0 is not sent.
-    pub(crate) code: u8,
-    /// The reference's reject reason.
-    pub(crate) reason: String,
-    /// Penalty points for the sender.
-    pub(crate) points: u32,
-    /// The block with this hash is invalid for good, not only the copy that was sent.
-    pub(crate) final_: bool,
-    /// It was known to be invalid before.
-    pub(crate) known: bool,
 }
 
 /// A transaction of the mempool.
@@ -312,7 +297,7 @@ impl Net {
             FromChain::Disconnected(block) => self.block_disconnected(&block),
             // One copy of a block was bad, perhaps not the one of the source noted now: the answer for that copy is
             // more precise.
-            FromChain::Checked(_, Some(refusal)) if !refusal.final_ => {}
+            FromChain::Checked(_, Some(refusal)) if !refusal.is_final() => {}
             FromChain::Checked(hash, refusal) => self.block_checked(hash, refusal, now),
             FromChain::Reconsidered(hash) => {
                 if let Some(id) = self.tree.find(&hash) {

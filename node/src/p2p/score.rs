@@ -1,8 +1,8 @@
 //! Penalties for refused blocks and headers, and bans.
 //!
-//! Lives here: points as the reference gives them (`CValidationState::DoS`), reject codes, and [`Bans`] with its
-//! file. Does not live here: adding up points (`net.rs`). A ban is for one address and one day; the file is text
-//! with an address and a time per line.
+//! Lives here: [`Refusal`], with points as the reference gives them (`CValidationState::DoS`) and reject
+//! codes; and [`Bans`] with its file. Does not live here: adding up points (`net.rs`). A ban is for one
+//! address and one day; the file is text with an address and a time per line.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use iop_consensus::error::{BlockError, TxError};
 use tracing::warn;
 
-use super::net::Refusal;
 use crate::chain::verdict::Rejection;
 
 /// Duration of a ban, seconds (`DEFAULT_MISBEHAVING_BANTIME`).
@@ -24,23 +23,51 @@ const INVALID: u8 = 0x10;
 const OBSOLETE: u8 = 0x11;
 const CHECKPOINT: u8 = 0x43;
 
+/// Why a block or header was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// For the reject message; 0 is not sent.
+    pub(crate) code: u8,
+    /// The reference's reject reason.
+    pub(crate) reason: String,
+    /// Penalty points for the sender.
+    pub(crate) points: u32,
+    /// What it says of the block with this hash.
+    pub(crate) scope: Scope,
+}
+
+impl Refusal {
+    /// Whether the block with this hash is invalid for good, not only the copy that was sent.
+    pub(crate) fn is_final(&self) -> bool {
+        self.scope != Scope::ThisCopy
+    }
+}
+
+/// What a refusal says of the block with the hash of what was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Nothing: another copy may be valid, or the same one later.
+    ThisCopy,
+    /// It is invalid for good.
+    ForGood,
+    /// It is, and that was known before.
+    KnownBefore,
+}
+
 /// The consequences of a refused block or header for its sender.
 pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
     let reason = rejection.reason();
-    let (code, points, final_, known) = match rejection {
-        Rejection::Rule(error) => {
-            let (code, points) = rule_points(error);
-            (code, points, !error.corruption_possible() && !is_of_the_moment(error), false)
+    let ((code, points), scope) = match rejection {
+        Rejection::Rule(error) if error.corruption_possible() || is_of_the_moment(error) => {
+            (rule_points(error), Scope::ThisCopy)
         }
-        Rejection::Unsound(error) => {
-            let (code, points) = rule_points(error);
-            (code, points, false, false)
-        }
-        Rejection::KnownInvalid => (0, 0, true, true),
-        Rejection::UnknownParent => (0, 10, false, false),
-        Rejection::InvalidParent => (INVALID, 100, true, false),
+        Rejection::Rule(error) => (rule_points(error), Scope::ForGood),
+        Rejection::Unsound(error) => (rule_points(error), Scope::ThisCopy),
+        Rejection::KnownInvalid => ((0, 0), Scope::KnownBefore),
+        Rejection::UnknownParent => ((0, 10), Scope::ThisCopy),
+        Rejection::InvalidParent => ((INVALID, 100), Scope::ForGood),
     };
-    Refusal { code, reason, points, final_, known }
+    Refusal { code, reason, points, scope }
 }
 
 /// Whether the error may pass with time: a block from the future may be valid later.

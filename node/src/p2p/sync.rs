@@ -10,8 +10,9 @@ use tracing::debug;
 
 use super::blocks::InFlight;
 use super::message::{BLOCK, COMPACT_BLOCK, Inv, Locator, MAX_HEADERS, Message, WITNESS};
-use super::net::{Net, Question, Refusal};
+use super::net::{Net, Question};
 use super::peer::{Micros, PeerId, SECOND};
+use super::score::{Refusal, Scope};
 use super::tree::{HeaderTree, NodeId, Status};
 
 /// Maximum number of blocks in flight per peer (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
@@ -174,7 +175,7 @@ impl Net {
         debug!(peer = id.0, %hash, "header refused: {}", refusal.reason);
         self.misbehaving(id, refusal.points, &format!("header {hash}: {}", refusal.reason), now);
         let replaceable = self.peers.get(&id).is_some_and(|peer| peer.is_replaceable());
-        if refusal.known && replaceable {
+        if refusal.scope == Scope::KnownBefore && replaceable {
             self.close(id, "its chain holds a block that breaks a rule");
         }
     }

@@ -6,6 +6,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, Sequence, TxIn, TxOut, Witness, absolute, transaction};
 
 use super::super::message::{BLOCK, Inv, MAX_HEADERS, TX, Version, WITNESS};
+use super::super::score::Scope;
 use super::super::tree::Status;
 use super::*;
 

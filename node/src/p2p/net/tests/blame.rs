@@ -10,7 +10,7 @@ fn block_of(header: &Header) -> (BlockHash, Arc<Block>) {
 
 /// The chain's verdict on a copy of a block whose transactions do not match its header.
 fn spoiled() -> Refusal {
-    Refusal { code: 0x10, reason: "bad-txnmrklroot".to_owned(), points: 100, final_: false, known: false }
+    Refusal { code: 0x10, reason: "bad-txnmrklroot".to_owned(), points: 100, scope: Scope::ThisCopy }
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
         stage.give_headers(hostile, &headers);
         let (hash, block) = block_of(&headers[0].1);
         stage.say(hostile, Message::Block(hash, block.clone()));
-        let refusal = Refusal { final_: true, ..spoiled() };
+        let refusal = Refusal { scope: Scope::ForGood, ..spoiled() };
         let event = FromChain::Checked(hash, Some(refusal.clone()));
         let answer = FromChain::Block(hostile, hash, block, Stored::Not, Some(refusal));
         stage.net.chain_says(if event_first { event } else { answer }, stage.now);
@@ -141,7 +141,7 @@ fn a_strangers_copy_ends_the_wait_for_a_block_only_once_it_is_known_to_be_good()
     assert!(stage.net.in_flight.is_empty());
 
     for (stored, refusal) in
-        [(Stored::Now, None), (Stored::Not, Some(Refusal { final_: true, points: 0, ..spoiled() }))]
+        [(Stored::Now, None), (Stored::Not, Some(Refusal { scope: Scope::ForGood, points: 0, ..spoiled() }))]
     {
         let mut stage = Stage::new();
         let stranger = stage.peer(1, Origin::Inbound);
@@ -229,7 +229,7 @@ fn a_branch_that_an_operator_reconsiders_is_downloaded_again() {
     stage.give_headers(id, &headers);
     stage.actions();
     stage.give_block(id, &headers[0].1);
-    let refusal = Refusal { final_: true, points: 0, ..spoiled() };
+    let refusal = Refusal { scope: Scope::ForGood, points: 0, ..spoiled() };
     stage.net.chain_says(FromChain::Checked(headers[0].0, Some(refusal)), stage.now);
     let best = stage.net.tree.best();
     assert_eq!(stage.net.tree.get(best).height, 0);

@@ -111,7 +111,7 @@ fn weak_headers_count_below_a_refused_one_that_costs_nothing() {
     let (mut stage, _) = stage_with(2_000);
     let id = stage.peer(2, Origin::Inbound);
     let reason = "time-too-new".to_owned();
-    let refusal = Refusal { code: 0x10, reason, points: 0, final_: false, known: false };
+    let refusal = Refusal { code: 0x10, reason, points: 0, scope: Scope::ThisCopy };
     for salt in 2..=20 {
         let mut headers = headers_on(&genesis(), 1_999, salt);
         // It claims more work than the whole chain has.
