@@ -51,10 +51,23 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) peer: PeerId,
-    /// Whether the sender is to blame if it is bad: compact blocks may be sent before they are validated.
-    pub(crate) punish: bool,
-    /// Whether the block was requested, from any peer.
-    pub(crate) requested: bool,
+    pub(crate) arrival: Arrival,
+}
+
+/// How a copy of a block arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Whole; `requested`: from any peer.
+    Whole { requested: bool },
+    /// As a compact block, which counts as requested. The sender is not to blame if it is bad: compact blocks
+    /// may be sent before they are validated.
+    Compact,
+}
+
+impl Arrival {
+    fn is_requested(self) -> bool {
+        self != Self::Whole { requested: false }
+    }
 }
 
 /// The newest block, kept to be served.
@@ -89,21 +102,21 @@ impl Net {
         if !requested && self.too_many_weak(id, &[(hash, block.header)], now) {
             return;
         }
-        self.hand_over(id, hash, block, requested, true);
+        self.hand_over(id, hash, block, Arrival::Whole { requested });
         self.fill(id, now);
     }
 
-    fn hand_over(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, requested: bool, punish: bool) {
+    fn hand_over(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, arrival: Arrival) {
         if self.sources.len() >= MAX_SOURCES {
             self.sources.clear();
         }
-        self.sources.entry(hash).or_default().push(Source { peer: id, punish, requested });
-        self.ask(Question::Block(id, hash, block, requested));
+        self.sources.entry(hash).or_default().push(Source { peer: id, arrival });
+        self.ask(Question::Block(id, hash, block, arrival.is_requested()));
     }
 
     /// Whether the chain is judging a requested copy of the block.
     fn was_requested(&self, hash: &BlockHash) -> bool {
-        self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.requested))
+        self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.arrival.is_requested()))
     }
 
     /// Whether the chain is judging a copy of the block from this peer.
@@ -213,7 +226,7 @@ impl Net {
                 Reject { message: "block".to_owned(), code: refusal.code, reason, hash: Some(*hash) };
             self.send(source.peer, Message::Reject(reject));
         }
-        if source.punish {
+        if source.arrival != Arrival::Compact {
             self.misbehaving(source.peer, refusal.points, &format!("block {hash}: {}", refusal.reason), now);
         }
     }
@@ -329,7 +342,7 @@ impl Net {
     /// used only if no transaction is missing.
     fn reconstructed_for_another(&mut self, id: PeerId, hash: BlockHash, outcome: Reconstruction) {
         if let Reconstruction::Block(block) = outcome {
-            self.hand_over(id, hash, Arc::new(block), true, false);
+            self.hand_over(id, hash, Arc::new(block), Arrival::Compact);
         }
     }
 
@@ -351,7 +364,7 @@ impl Net {
             Reconstruction::Block(block) => {
                 debug!(peer = id.0, %hash, "compact block complete");
                 self.mark_received(&hash, now);
-                self.hand_over(id, hash, Arc::new(block), true, false);
+                self.hand_over(id, hash, Arc::new(block), Arrival::Compact);
             }
             Reconstruction::Missing(partial) => {
                 debug!(peer = id.0, %hash, missing = partial.missing(), "compact block incomplete");
@@ -385,7 +398,7 @@ impl Net {
         match partial.fill(transactions.transactions) {
             Reconstruction::Block(block) => {
                 self.mark_received(&hash, now);
-                self.hand_over(id, hash, Arc::new(block), true, false);
+                self.hand_over(id, hash, Arc::new(block), Arrival::Compact);
             }
             Reconstruction::Failed(_) | Reconstruction::Missing(_) => self.ask_whole_block(id, hash),
             Reconstruction::Invalid(why) => {
