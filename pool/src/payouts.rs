@@ -37,8 +37,17 @@ pub struct Payouts {
     strays: Strays,
     /// Whether it was said that no member is paid.
     said: AtomicBool,
-    /// What was last found, by the parent that templates stand on and the state of the books.
-    last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
+    last: Mutex<Option<LastBase>>,
+}
+
+/// What was last found as the nearest pool block, and for what.
+#[derive(Debug, Clone, Copy)]
+struct LastBase {
+    /// The parent that the template stood on.
+    parent: BlockHash,
+    /// The state of the books.
+    book_state: u64,
+    base: Option<BlockId>,
 }
 
 impl Payouts {
@@ -63,23 +72,24 @@ impl Payouts {
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
         let parent = parent_of(template);
         loop {
-            let (state, last) = (self.ledger.book_state(), *self.last());
+            let (book_state, last) = (self.ledger.book_state(), *self.last());
             if self.ledger.has_block(&parent) {
                 return Ok(Some(parent));
             }
-            if let Some((.., base)) = last.filter(|&(hash, of, _)| (hash, of) == (template.parent, state)) {
-                return Ok(base);
+            let of_now = |last: &LastBase| last.parent == template.parent && last.book_state == book_state;
+            if let Some(last) = last.filter(of_now) {
+                return Ok(last.base);
             }
             let base = nearest(&self.ledger, node, parent).await?;
-            *self.last() = Some((template.parent, state, base));
+            *self.last() = Some(LastBase { parent: template.parent, book_state, base });
             // Otherwise another block may be the nearest by now.
-            if self.ledger.book_state() == state {
+            if self.ledger.book_state() == book_state {
                 return Ok(base);
             }
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<(BlockHash, u64, Option<BlockId>)>> {
+    fn last(&self) -> MutexGuard<'_, Option<LastBase>> {
         self.last.lock().expect("no panic while the lock is held")
     }
 

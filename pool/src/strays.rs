@@ -64,6 +64,13 @@ pub(crate) enum Trouble {
     Ledger(#[from] LedgerError),
 }
 
+/// What a block of ours was paid by.
+struct Match {
+    plan: Plan,
+    /// The member paid in solo mode, if it is known.
+    finder: Option<Address>,
+}
+
 /// Finds such blocks.
 #[derive(Debug)]
 pub(crate) struct Strays {
@@ -193,9 +200,9 @@ impl Strays {
         jobs: impl Iterator<Item = &'a Made>,
     ) -> Result<Option<Record>, LedgerError> {
         for job in jobs {
-            if let Some((plan, solo)) = self.plan(seen, job)? {
+            if let Some(Match { plan, finder }) = self.find_match(seen, job)? {
                 let plan = Arc::new(plan);
-                let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
+                let finder = finder.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
                 let finding = Finding { time: u64::from(seen.header.time), license: job.license, finder };
                 return Ok(Some(plan.record(seen.id, finding, self.ledger.prefixes())));
@@ -205,13 +212,13 @@ impl Strays {
     }
 
     /// The plan of a block that is of a member's own job, derived from the template's job, and that member.
-    fn solo_plan(
+    fn solo_match(
         &self,
         outputs: &[TxOut],
         job: &Made,
         owner: Option<Address>,
         is_of_run: bool,
-    ) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
+    ) -> Result<Option<Match>, LedgerError> {
         let is_ours = is_of_run || owner.is_some();
         // A member owed less than the minimum, or less than others that fill the outputs, is not among the outputs; and
         // a member that was owed the whole reward before is paid the same whoever found the block. Then only the number
@@ -221,21 +228,21 @@ impl Strays {
         for member in owner.map(Some).into_iter().chain([None]).chain(paid()) {
             let plan = self.ledger.plan_again(&job.terms, member)?;
             if Outputs::of_plan(&plan).are_of(outputs) && (is_ours || !plan.split.paid.is_empty()) {
-                return Ok(Some((plan, member)));
+                return Ok(Some(Match { plan, finder: member }));
             }
         }
         Ok(None)
     }
 
     /// The plan of a block if it is of `job`, and the member paid in solo mode.
-    fn plan(&self, seen: &Seen, job: &Made) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
+    fn find_match(&self, seen: &Seen, job: &Made) -> Result<Option<Match>, LedgerError> {
         let outputs = &seen.coinbase.output;
         // If no member is paid, any program that mines with the license pays the same. Then the block counts if its
         // number is the pool's: changing the number gains nothing.
         let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
         let is_of_run = number.is_some_and(|number| job.is_of_run(number));
         if job.terms.rules.scheme == Scheme::Solo {
-            return self.solo_plan(
+            return self.solo_match(
                 outputs,
                 job,
                 number.and_then(|number| self.numbers.owner(number)),
@@ -247,7 +254,7 @@ impl Strays {
             return Ok(None);
         }
         let plan = self.ledger.plan_again(&job.terms, None)?;
-        Ok(Outputs::of_plan(&plan).are_of(outputs).then_some((plan, None)))
+        Ok(Outputs::of_plan(&plan).are_of(outputs).then_some(Match { plan, finder: None }))
     }
 }
 
