@@ -95,9 +95,7 @@ impl Report {
 /// # Errors
 /// The database cannot be read at all. Mistakes in it are in the report.
 pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> {
-    let mut report = Report::default();
     let names = store.users()?;
-    report.users = names.len();
     let mut members = Vec::with_capacity(names.len());
     for name in &names {
         match member_of(name, prefixes) {
@@ -105,9 +103,10 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
             None => return Err(store.broken(&format!("user '{name}' has no address of this network"))),
         }
     }
-    check_log(store, names.len(), &mut report)?;
+    let report = Report { users: names.len(), ..Report::default() };
+    let mut audit = Audit { store, log: StoredLog { store, members: &members }, prefixes, report };
+    audit.check_log()?;
     let blocks = store.blocks()?;
-    let log = StoredLog { store, members: &members };
     let base = store.base()?;
     let mut carried: BTreeMap<BlockId, Arc<Amounts>> = BTreeMap::new();
     for (id, facts) in &blocks {
@@ -115,7 +114,7 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
             None => Arc::default(),
             Some(base) => {
                 carried.get(&base).filter(|_| base.height < id.height).cloned().unwrap_or_else(|| {
-                    report.wrong(format!(
+                    audit.report.wrong(format!(
                         "block {} at height {}: its base {} is not below it",
                         id.hash, id.height, base.hash
                     ));
@@ -123,92 +122,130 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
                 })
             }
         };
-        if facts.ends > report.shares {
-            let (hash, height, ends, shares) = (id.hash, id.height, facts.ends, report.shares);
-            report.wrong(format!(
+        if facts.ends > audit.report.shares {
+            let (hash, height, ends, shares) = (id.hash, id.height, facts.ends, audit.report.shares);
+            audit.report.wrong(format!(
                 "block {hash} at height {height}: its window ends before share {ends}, the log has {shares}"
             ));
             carried.insert(*id, Arc::new(store.carried(id)?));
             continue;
         }
-        let after = check_block(store, &log, id, facts, &before, prefixes, &mut report)?;
+        let after = audit.check_block(id, facts, &before)?;
         if Some(*id) == base {
-            report.carried = after.values().map(|&amount| u128::from(amount)).sum();
+            audit.report.carried = after.values().map(|&amount| u128::from(amount)).sum();
         }
         carried.insert(*id, after);
         if carried.len() > REMEMBERED_BLOCKS {
             carried.pop_first();
         }
     }
-    report.blocks = blocks.len();
-    sum(store, base, &blocks.into_iter().collect(), &mut report)?;
-    Ok(report)
+    audit.report.blocks = blocks.len();
+    audit.sum(base, &blocks.into_iter().collect())?;
+    Ok(audit.report)
 }
 
-/// Every share must be unique and belong to a known user.
-fn check_log(store: &Store, users: usize, report: &mut Report) -> Result<(), LedgerError> {
-    let mut seen: BTreeMap<u32, HashSet<ShareHash>> = BTreeMap::new();
-    store.read_shares(0, |number, share| {
-        report.shares += 1;
-        if share.user.0 as usize >= users {
-            report.wrong(format!("share {number} is of an unknown user"));
-        }
-        if share.work == 0 {
-            report.wrong(format!("share {number} has no work"));
-        }
-        if !seen.entry(share.height).or_default().insert(share.hash) {
-            report.wrong(format!("share {number} was counted before"));
-        }
-        while seen
-            .first_key_value()
-            .is_some_and(|(first, _)| first.saturating_add(REMEMBERED_HEIGHTS) < share.height)
-        {
-            seen.pop_first();
-        }
-        true
-    })
+/// What is audited, and what was found so far.
+struct Audit<'a> {
+    store: &'a Store,
+    log: StoredLog<'a>,
+    prefixes: &'a Prefixes,
+    report: Report,
 }
 
-/// Recomputes a block; returns the amounts carried after it.
-fn check_block(
-    store: &Store,
-    log: &StoredLog<'_>,
-    id: &BlockId,
-    facts: &Facts,
-    before: &Amounts,
-    prefixes: &Prefixes,
-    report: &mut Report,
-) -> Result<Arc<Amounts>, LedgerError> {
-    let mut wrong = |what: String| report.wrong(format!("block {} at height {}: {what}", id.hash, id.height));
-    let work = match facts.rules.scheme {
-        Scheme::Chapter => BTreeMap::new(),
-        Scheme::Solo => member_of(&facts.finder, prefixes).map(|member| (member, 1)).into_iter().collect(),
-        Scheme::Pplns => {
-            let (begins, work) = window(log, facts.ends, facts.wanted)?;
-            if begins != facts.begins {
-                wrong(format!("its window begins at share {}, {begins} expected", facts.begins));
+impl Audit<'_> {
+    /// Every share must be unique and belong to a known user.
+    fn check_log(&mut self) -> Result<(), LedgerError> {
+        let report = &mut self.report;
+        let mut seen: BTreeMap<u32, HashSet<ShareHash>> = BTreeMap::new();
+        self.store.read_shares(0, |number, share| {
+            report.shares += 1;
+            if share.user.0 as usize >= report.users {
+                report.wrong(format!("share {number} is of an unknown user"));
             }
-            work
+            if share.work == 0 {
+                report.wrong(format!("share {number} has no work"));
+            }
+            if !seen.entry(share.height).or_default().insert(share.hash) {
+                report.wrong(format!("share {number} was counted before"));
+            }
+            while seen
+                .first_key_value()
+                .is_some_and(|(first, _)| first.saturating_add(REMEMBERED_HEIGHTS) < share.height)
+            {
+                seen.pop_first();
+            }
+            true
+        })
+    }
+
+    /// Recomputes a block; returns the amounts carried after it.
+    fn check_block(
+        &mut self,
+        id: &BlockId,
+        facts: &Facts,
+        before: &Amounts,
+    ) -> Result<Arc<Amounts>, LedgerError> {
+        let (store, log, prefixes, report) = (self.store, &self.log, self.prefixes, &mut self.report);
+        let mut wrong =
+            |what: String| report.wrong(format!("block {} at height {}: {what}", id.hash, id.height));
+        let work = match facts.rules.scheme {
+            Scheme::Chapter => BTreeMap::new(),
+            Scheme::Solo => {
+                member_of(&facts.finder, prefixes).map(|member| (member, 1)).into_iter().collect()
+            }
+            Scheme::Pplns => {
+                let (begins, work) = window(log, facts.ends, facts.wanted)?;
+                if begins != facts.begins {
+                    wrong(format!("its window begins at share {}, {begins} expected", facts.begins));
+                }
+                work
+            }
+        };
+        let split = Split::new(Input { reward: facts.reward, work: &work, carried: before }, &facts.rules);
+        if (facts.fee, facts.chapter) != (split.fee, split.chapter) {
+            let (found, expected) = ((facts.fee, facts.chapter), (split.fee, split.chapter));
+            wrong(format!("fee and chapter's output are {found:?}, {expected:?} expected"));
         }
-    };
-    let split = Split::new(Input { reward: facts.reward, work: &work, carried: before }, &facts.rules);
-    if (facts.fee, facts.chapter) != (split.fee, split.chapter) {
-        let (found, expected) = ((facts.fee, facts.chapter), (split.fee, split.chapter));
-        wrong(format!("fee and chapter's output are {found:?}, {expected:?} expected"));
-    }
-    let recorded: BTreeMap<Address, Credit> = store.credits(id)?.into_iter().collect();
-    let expected = split.credits();
-    for member in recorded.keys().chain(expected.keys()).collect::<std::collections::BTreeSet<_>>() {
-        let [found, due] =
-            [&recorded, &expected].map(|credits| credits.get(member).copied().unwrap_or_default());
-        if found != due {
-            wrong(format!("{} has {found:?}, {due:?} expected", member.to_base58(prefixes)));
+        let recorded: BTreeMap<Address, Credit> = store.credits(id)?.into_iter().collect();
+        let expected = split.credits();
+        for member in recorded.keys().chain(expected.keys()).collect::<std::collections::BTreeSet<_>>() {
+            let [found, due] =
+                [&recorded, &expected].map(|credits| credits.get(member).copied().unwrap_or_default());
+            if found != due {
+                wrong(format!("{} has {found:?}, {due:?} expected", member.to_base58(prefixes)));
+            }
         }
+        if store.carried(id)? != *split.carried {
+            wrong("what is carried after it is not what was recorded".to_owned());
+        }
+        Ok(split.carried)
     }
-    if store.carried(id)? != *split.carried {
-        wrong("what is carried after it is not what was recorded".to_owned());
+
+    /// Balances the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + carried amounts.
+    fn sum(&mut self, base: Option<BlockId>, blocks: &BTreeMap<BlockId, Facts>) -> Result<(), LedgerError> {
+        let report = &mut self.report;
+        for id in chain_of(base, |id| blocks.get(id)?.base) {
+            let Some(facts) = blocks.get(&id) else {
+                report.wrong(format!("block {} is in the chain and not in the book", id.hash));
+                continue;
+            };
+            report.in_chain += 1;
+            report.rewards += u128::from(facts.reward);
+            report.fees += u128::from(facts.fee);
+            report.chapter += u128::from(facts.chapter);
+            report.paid +=
+                self.store.credits(&id)?.iter().map(|(_, credit)| u128::from(credit.paid)).sum::<u128>();
+        }
+        if report.rewards != report.paid + report.chapter {
+            let (rewards, out) = (report.rewards, report.paid + report.chapter);
+            report.wrong(format!("rewards are {rewards}, outputs {out}"));
+        }
+        if report.chapter != report.fees + report.carried {
+            let (found, expected) = (report.chapter, report.fees + report.carried);
+            report.wrong(format!("the chapter has {found}, fees and what is carried are {expected}"));
+        }
+        Ok(())
     }
-    Ok(split.carried)
 }
 
 /// The window that ends before share `end`: its first share, and work by member.
@@ -229,33 +266,4 @@ fn window(
         }
     }
     Ok((begin, work))
-}
-
-/// Balances the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + carried amounts.
-fn sum(
-    store: &Store,
-    base: Option<BlockId>,
-    blocks: &BTreeMap<BlockId, Facts>,
-    report: &mut Report,
-) -> Result<(), LedgerError> {
-    for id in chain_of(base, |id| blocks.get(id)?.base) {
-        let Some(facts) = blocks.get(&id) else {
-            report.wrong(format!("block {} is in the chain and not in the book", id.hash));
-            continue;
-        };
-        report.in_chain += 1;
-        report.rewards += u128::from(facts.reward);
-        report.fees += u128::from(facts.fee);
-        report.chapter += u128::from(facts.chapter);
-        report.paid += store.credits(&id)?.iter().map(|(_, credit)| u128::from(credit.paid)).sum::<u128>();
-    }
-    if report.rewards != report.paid + report.chapter {
-        let (rewards, out) = (report.rewards, report.paid + report.chapter);
-        report.wrong(format!("rewards are {rewards}, outputs {out}"));
-    }
-    if report.chapter != report.fees + report.carried {
-        let (found, expected) = (report.chapter, report.fees + report.carried);
-        report.wrong(format!("the chapter has {found}, fees and what is carried are {expected}"));
-    }
-    Ok(())
 }
