@@ -91,8 +91,9 @@ pub struct Plan {
 
 impl Plan {
     /// A plan that pays all to the chapter, without a ledger.
+    #[cfg(test)]
     #[must_use]
-    pub fn of_chapter(chapter: Address, reward: u64) -> Self {
+    pub(crate) fn of_chapter(chapter: Address, reward: u64) -> Self {
         let rules = Rules { scheme: Scheme::Chapter, fee: 0, min_payout: 1, max_outputs: 0, window: 0.0 };
         let split = Split { fee: reward, chapter: reward, ..Split::default() };
         Self { terms: Terms { base: None, window: 0..0, wanted: 0, reward, rules, chapter }, split }
