@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub(crate) use self::serve::MAX_CONNECTIONS;
 
 use crate::SOFTWARE;
-use crate::blocks::Record;
+use crate::blocks::FoundBlock;
 use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
 use crate::history::HashRate;
@@ -166,7 +166,7 @@ impl Api {
                 network_difficulty: job.network_difficulty.get(),
             }),
             nodes,
-            connections: self.shared.places.count(),
+            connections: self.shared.slots.count(),
             hash_rate: self.shared.workers.totals.hash_rate(),
             shares: self.shared.workers.totals.read(),
             blocks_found: self.shared.blocks.found(),
@@ -182,7 +182,7 @@ impl Api {
 
     /// `/api/v1/blocks`, the latest first.
     #[must_use]
-    pub fn blocks(&self) -> Vec<Record> {
+    pub fn blocks(&self) -> Vec<FoundBlock> {
         self.shared.blocks.records()
     }
 

@@ -91,7 +91,7 @@ impl Serialize for Status {
 
 /// A found block in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Record {
+pub struct FoundBlock {
     /// Its height.
     pub height: u32,
     /// Its hash, as printed.
@@ -115,7 +115,7 @@ pub struct Blocks {
     spool: Spool,
     chain: ChainIdentity,
     ledger: Arc<Ledger>,
-    records: Mutex<VecDeque<Record>>,
+    records: Mutex<VecDeque<FoundBlock>>,
     found: AtomicU64,
     deliveries: Mutex<JoinSet<()>>,
 }
@@ -336,7 +336,7 @@ impl Blocks {
     async fn review(&self, (parent, height): (BlockHash, u32)) -> bool {
         let open: Vec<(u32, String)> = {
             let records = self.records.lock().expect("no panic while the lock is held");
-            let open = |record: &&Record| {
+            let open = |record: &&FoundBlock| {
                 record.status != Status::Stale && record.height.saturating_add(SETTLED_DEPTH) > height
             };
             records.iter().filter(open).map(|record| (record.height, record.hash.clone())).collect()
@@ -381,7 +381,7 @@ impl Blocks {
     /// Lists a block. Returns whether it is to be delivered.
     fn list(&self, found: &Found) -> bool {
         let mut records = self.records.lock().expect("no panic while the lock is held");
-        let waits = |record: &&Record| {
+        let waits = |record: &&FoundBlock| {
             record.height == found.height
                 && record.status < Status::Side
                 && record.answers.len() < self.nodes.len()
@@ -391,7 +391,7 @@ impl Blocks {
             warn!(height, %hash, "block left out: {MAX_PENDING} of its height wait for a node");
             return false;
         }
-        records.push_front(Record {
+        records.push_front(FoundBlock {
             height: found.height,
             hash: found.hash.clone(),
             license: found.license.clone(),
@@ -406,7 +406,7 @@ impl Blocks {
 
     /// Blocks found since the start, the latest first.
     #[must_use]
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<FoundBlock> {
         self.records.lock().expect("no panic while the lock is held").iter().cloned().collect()
     }
 

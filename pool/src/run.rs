@@ -23,7 +23,7 @@ use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::session::round::Round;
 use crate::session::tls::{PlainHint, Tls};
-use crate::session::{Places, Shared, listener};
+use crate::session::{Shared, Slots, listener};
 use crate::spool::Spool;
 use crate::workers::Workers;
 
@@ -92,7 +92,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         workers: Workers::default(),
         blocks: Arc::clone(&blocks),
         ledger: Arc::clone(&ledger),
-        places: Places::new(settings.max_connections, settings.max_connections_per_ip),
+        slots: Slots::new(settings.max_connections, settings.max_connections_per_ip),
         round: Round::default(),
     });
     let metrics = Metrics::new(&commits);

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::connection::{self, Connection};
 use super::tls::Tls;
-use super::{Place, Shared};
+use super::{Shared, Slot};
 use crate::session::miner::Miner;
 
 /// Wait after a failed accept (usually: too many open files), to avoid spinning.
@@ -32,9 +32,9 @@ pub async fn listen(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match place(&shared, peer.ip()) {
-                Ok(place) => {
-                    let miner = Miner::new(Arc::clone(&shared), place, peer);
+            Ok((stream, peer)) => match slot(&shared, peer.ip()) {
+                Ok(slot) => {
+                    let miner = Miner::new(Arc::clone(&shared), slot, peer);
                     let tls = tls.as_ref().map(|tls| tls.accept());
                     let seat = shared.round.seat(Connection::new(stream, tls, miner));
                     tokio::spawn(connection::serve(seat, stop.clone()));
@@ -56,7 +56,7 @@ pub async fn listen(
 }
 
 /// Admits a new connection, or says why not.
-fn place(shared: &Shared, ip: IpAddr) -> Result<Place, String> {
+fn slot(shared: &Shared, ip: IpAddr) -> Result<Slot, String> {
     shared.bans.admit(ip, Instant::now()).map_err(|refused| refused.to_string())?;
-    shared.places.take(ip).map_err(|full| full.to_string())
+    shared.slots.take(ip).map_err(|full| full.to_string())
 }

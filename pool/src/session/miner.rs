@@ -22,7 +22,7 @@ use tracing::debug;
 use self::difficulty::{BIG_CHANGE, EASY_GRACE, MAX_ASKED};
 use super::limits::Limits;
 use super::pace::Pace;
-use super::{Place, Shared, user};
+use super::{Shared, Slot, user};
 use crate::SOFTWARE;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
@@ -93,14 +93,14 @@ pub struct Miner {
     /// Reports how many shares are committed.
     ticket: Arc<Ticket>,
     dead_from: Option<Instant>,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Miner {
     /// A new connection.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, place: Place, peer: SocketAddr) -> Self {
-        let extranonce1 = Extranonce1::from_u32(place.extranonce1());
+    pub fn new(shared: Arc<Shared>, slot: Slot, peer: SocketAddr) -> Self {
+        let extranonce1 = Extranonce1::from_u32(slot.extranonce1());
         Self {
             session: Session::new(extranonce1, VersionMask::SERVER, SOFTWARE)
                 .with_max_difficulty(shared.difficulty.max),
@@ -120,7 +120,7 @@ impl Miner {
             ticket: Arc::default(),
             dead_from: None,
             shared,
-            _place: place,
+            _slot: slot,
         }
     }
 

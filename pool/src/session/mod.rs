@@ -61,7 +61,7 @@ pub struct Shared {
     /// The share log and what follows from it.
     pub ledger: Arc<Ledger>,
     /// Connections in use and their extranonces.
-    pub places: Arc<Places>,
+    pub slots: Arc<Slots>,
     /// The connections that are told of new work.
     pub round: Round,
 }
@@ -77,7 +77,7 @@ impl Shared {
 
 /// Connection slots, each with an extranonce1 that no other live connection has.
 #[derive(Debug)]
-pub struct Places {
+pub struct Slots {
     max: usize,
     max_per_ip: usize,
     taken: Mutex<Taken>,
@@ -92,8 +92,8 @@ struct Taken {
 
 /// A connection's slot. It is freed when dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct Slot {
+    slots: Arc<Slots>,
     extranonce1: u32,
     host: IpAddr,
 }
@@ -109,7 +109,7 @@ pub enum Full {
     Address(usize, IpAddr),
 }
 
-impl Places {
+impl Slots {
     /// Allows `max` connections at a time in all and `max_per_ip` from one host ([`host_of`]). The first extranonce1 is
     /// random, so that pools with the same license, and runs of one pool, do not hand out the same ones.
     #[must_use]
@@ -123,7 +123,7 @@ impl Places {
     ///
     /// # Errors
     /// No slot is free.
-    pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Full> {
+    pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Slot, Full> {
         let (ip, host) = (ip.to_canonical(), host_of(ip));
         let mut taken = self.taken.lock().expect("no panic while the lock is held");
         let Taken { live, by_host, next } = &mut *taken;
@@ -142,7 +142,7 @@ impl Places {
                 break candidate;
             }
         };
-        Ok(Place { places: Arc::clone(self), extranonce1, host })
+        Ok(Slot { slots: Arc::clone(self), extranonce1, host })
     }
 
     /// The number of connections.
@@ -152,7 +152,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl Slot {
     /// The extranonce1 of this connection.
     #[must_use]
     pub fn extranonce1(&self) -> u32 {
@@ -160,9 +160,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().expect("no panic while the lock is held");
+        let mut taken = self.slots.taken.lock().expect("no panic while the lock is held");
         taken.live.remove(&self.extranonce1);
         if let Entry::Occupied(mut count) = taken.by_host.entry(self.host) {
             *count.get_mut() -= 1;
@@ -182,51 +182,51 @@ mod tests {
 
     #[test]
     fn no_two_live_connections_share_an_extranonce() {
-        let places = Places::new(3, 1);
-        places.taken.lock().unwrap().next = u32::MAX;
-        let live: Vec<Place> = (0..3).map(|_| places.take(HERE).unwrap()).collect();
-        assert_eq!(live.iter().map(Place::extranonce1).collect::<Vec<_>>(), [u32::MAX, 0, 1]);
-        assert_eq!(places.take(HERE).unwrap_err(), Full::All(3));
-        assert_eq!(places.count(), 3);
+        let slots = Slots::new(3, 1);
+        slots.taken.lock().unwrap().next = u32::MAX;
+        let live: Vec<Slot> = (0..3).map(|_| slots.take(HERE).unwrap()).collect();
+        assert_eq!(live.iter().map(Slot::extranonce1).collect::<Vec<_>>(), [u32::MAX, 0, 1]);
+        assert_eq!(slots.take(HERE).unwrap_err(), Full::All(3));
+        assert_eq!(slots.count(), 3);
         drop(live);
-        assert_eq!(places.count(), 0);
-        let kept = places.take(HERE).unwrap();
-        places.taken.lock().unwrap().next = kept.extranonce1();
-        assert_ne!(places.take(HERE).unwrap().extranonce1(), kept.extranonce1());
+        assert_eq!(slots.count(), 0);
+        let kept = slots.take(HERE).unwrap();
+        slots.taken.lock().unwrap().next = kept.extranonce1();
+        assert_ne!(slots.take(HERE).unwrap().extranonce1(), kept.extranonce1());
     }
 
     #[test]
     fn pools_begin_at_different_extranonces() {
-        let first = |_| Places::new(1, 1).take(HERE).unwrap().extranonce1();
+        let first = |_| Slots::new(1, 1).take(HERE).unwrap().extranonce1();
         let firsts: HashSet<u32> = (0..4).map(first).collect();
         assert!(firsts.len() > 1, "{firsts:x?}");
     }
 
     #[test]
     fn one_address_cannot_lock_out_all_others() {
-        let places = Places::new(5, 2);
+        let slots = Slots::new(5, 2);
         let [hog, hog_in_v6, other] =
             ["9.9.9.9", "::ffff:9.9.9.9", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let held = [places.take(hog).unwrap(), places.take(hog_in_v6).unwrap()];
-        assert_eq!(places.take(hog).unwrap_err(), Full::Address(2, hog));
-        let _others = [places.take(other).unwrap(), places.take(HERE).unwrap()];
+        let held = [slots.take(hog).unwrap(), slots.take(hog_in_v6).unwrap()];
+        assert_eq!(slots.take(hog).unwrap_err(), Full::Address(2, hog));
+        let _others = [slots.take(other).unwrap(), slots.take(HERE).unwrap()];
         drop(held);
-        let again = [places.take(hog).unwrap(), places.take(hog).unwrap()];
-        assert!(places.take(hog).is_err());
+        let again = [slots.take(hog).unwrap(), slots.take(hog).unwrap()];
+        assert!(slots.take(hog).is_err());
         drop(again);
-        assert_eq!(places.taken.lock().unwrap().by_host.len(), 2, "who is gone is forgotten");
+        assert_eq!(slots.taken.lock().unwrap().by_host.len(), 2, "who is gone is forgotten");
     }
 
     #[test]
     fn one_subscriber_of_ipv6_is_one_however_many_addresses_it_has() {
-        let places = Places::new(10, 2);
+        let slots = Slots::new(10, 2);
         let at = |text: &str| text.parse::<IpAddr>().unwrap();
-        let held = ["2001:db8:1:1::1", "2001:db8:1:1:ffff::2"].map(|ip| places.take(at(ip)).unwrap());
+        let held = ["2001:db8:1:1::1", "2001:db8:1:1:ffff::2"].map(|ip| slots.take(at(ip)).unwrap());
         let third = at("2001:db8:1:1:1:2:3:4");
-        assert_eq!(places.take(third).unwrap_err(), Full::Address(2, third));
-        let _neighbour = places.take(at("2001:db8:1:2::1")).unwrap();
-        let _loopback = [(); 5].map(|()| places.take(at("::1")).unwrap());
+        assert_eq!(slots.take(third).unwrap_err(), Full::Address(2, third));
+        let _neighbour = slots.take(at("2001:db8:1:2::1")).unwrap();
+        let _loopback = [(); 5].map(|()| slots.take(at("::1")).unwrap());
         drop(held);
-        places.take(third).unwrap();
+        slots.take(third).unwrap();
     }
 }

@@ -255,7 +255,7 @@ async fn who_does_not_read_at_all_is_dropped_by_the_round() {
     });
     assert!(connection.lock().link.has_more());
     drop(connection);
-    wait_until("its place is free", || stand.pool.shared.places.count() == 0);
+    wait_until("its slot is free", || stand.pool.shared.slots.count() == 0);
     let error = deaf.0.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "what it has not read is thrown away");
 }
@@ -369,7 +369,7 @@ async fn a_panic_ends_its_connection_and_the_round_goes_on() {
         assert_eq!(other.job(), job.id.as_str());
     }
     assert_eq!(victim.0.read(&mut [0]).unwrap(), 0, "closed");
-    wait_until("its place is free", || stand.pool.shared.places.count() == 1);
+    wait_until("its slot is free", || stand.pool.shared.slots.count() == 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

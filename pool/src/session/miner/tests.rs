@@ -20,7 +20,7 @@ use crate::blocks::Blocks;
 use crate::config::DifficultyBounds;
 use crate::job::Tip;
 use crate::job::tests::plain_job;
-use crate::session::Places;
+use crate::session::Slots;
 use crate::session::round::Round;
 use crate::session::tls::PlainHint;
 use crate::spool::Spool;
@@ -71,7 +71,7 @@ impl Pool {
                 ChainIdentity::of(&Params::devnet()),
                 Arc::clone(&ledger),
             ),
-            places: Places::new(1000, 10),
+            slots: Slots::new(1000, 10),
             round: Round::default(),
             ledger,
         };
@@ -97,8 +97,8 @@ impl Pool {
 
     pub(crate) fn connect(&self) -> Miner {
         let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let place = self.shared.places.take(peer.ip()).unwrap();
-        Miner::new(Arc::clone(&self.shared), place, peer)
+        let slot = self.shared.slots.take(peer.ip()).unwrap();
+        Miner::new(Arc::clone(&self.shared), slot, peer)
     }
 
     pub(crate) fn user(&self) -> String {
@@ -438,8 +438,8 @@ fn long_runs_of_bad_shares_are_an_offence_and_then_hopeless() {
     let mut pool = Pool::new();
     let job = pool.job(Pool::hard_template(1));
     let peer: SocketAddr = "9.9.9.9:1".parse().unwrap();
-    let place = pool.shared.places.take(peer.ip()).unwrap();
-    let mut miner = Miner::new(Arc::clone(&pool.shared), place, peer);
+    let slot = pool.shared.slots.take(peer.ip()).unwrap();
+    let mut miner = Miner::new(Arc::clone(&pool.shared), slot, peer);
     say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
     say(&mut miner, json!({"id": 2, "method": "mining.authorize", "params": [pool.user(), "x"]}));
     let bad = solve(&job, *miner.session.extranonce1(), EASY, false);

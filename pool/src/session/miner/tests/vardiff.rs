@@ -238,8 +238,8 @@ fn thousands_of_shares_that_are_too_easy_are_an_offence_over_all_connections() {
     let peer: SocketAddr = "9.9.9.9:1".parse().unwrap();
     for is_banned in [false, true] {
         // Six offences each.
-        let place = pool.shared.places.take(peer.ip()).unwrap();
-        let mut miner = pool.introduce(Miner::new(Arc::clone(&pool.shared), place, peer));
+        let slot = pool.shared.slots.take(peer.ip()).unwrap();
+        let mut miner = pool.introduce(Miner::new(Arc::clone(&pool.shared), slot, peer));
         let mut shares = shares(&miner, &pool.user(), &job, 8192);
         let rest = shares.split_off(8);
         assert_eq!(accepted(&answers(&mut miner, shares)), 8);
