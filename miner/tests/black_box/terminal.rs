@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -339,11 +340,13 @@ fn whoever_wants_plain_lines_gets_them() {
     }
 }
 
-/// Set for the test that is run again in a terminal, to panic there.
+/// Set for the test that is run again in a terminal, to panic there once this file exists.
 const PANIC: &str = "IOP_MINER_TEST_PANIC";
 
-/// A device that panics on command.
-struct Panics;
+/// A device that panics once a file exists.
+struct Panics {
+    cue: PathBuf,
+}
 
 impl Device for Panics {
     fn name(&self) -> &str {
@@ -351,28 +354,33 @@ impl Device for Panics {
     }
 
     fn run(&self, _: &Feed) -> std::io::Result<()> {
-        // After the first frame.
-        thread::sleep(Duration::from_secs(2));
+        while !self.cue.exists() {
+            thread::sleep(Duration::from_millis(20));
+        }
         panic!("a device that panics");
     }
 }
 
 #[test]
 fn a_panic_gives_the_terminal_back_with_its_words() {
-    if std::env::var_os(PANIC).is_some() {
+    if let Some(cue) = std::env::var_os(PANIC) {
         let (_listener, address) = listen();
         let pool = pool(&[address], None, TIMING);
-        let mut rig = Rig::new(vec![Box::new(Panics)], pool.board());
+        let mut rig = Rig::new(vec![Box::new(Panics { cue: cue.into() })], pool.board());
         view::attach(&ViewSettings::default(), &mut rig).unwrap();
         let _ = rig.run(pool, std::future::pending());
         unreachable!("a panic of a device is one of the rig");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let cue = folder.path().join("panic");
     let program = std::env::current_exe().unwrap();
     let test = "terminal::a_panic_gives_the_terminal_back_with_its_words";
     let arguments = ["--exact", test, "--nocapture"];
-    let mut terminal = Terminal::start(program.to_str().unwrap(), &arguments, &[(PANIC, "1")]).look();
+    let variables = [(PANIC, cue.to_str().unwrap())];
+    let mut terminal = Terminal::start(program.to_str().unwrap(), &arguments, &variables).look();
     terminal.wait_for(|text| text.contains("Key  Source"));
     assert!(terminal.is_taken());
+    File::create(&cue).unwrap();
     assert_eq!(terminal.end().code(), Some(101));
     terminal.wait_for(|_| terminal.written().contains("a device that panics"));
     let written = terminal.written();
