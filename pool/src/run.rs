@@ -41,10 +41,10 @@ pub struct RunError(pub String);
 ///
 /// # Errors
 /// A port or the data folder cannot be used, or a node is on another chain at the start.
-pub async fn run(settings: Settings) -> Result<(), RunError> {
+pub async fn run(mut settings: Settings) -> Result<(), RunError> {
     // Before anything is open: once a log line is out, a signal must end the pool in order.
     let mut signals = Signals::new()?;
-    let (chain, doubts) = (ChainIdentity::of(&settings.params), settings.doubts());
+    let chain = ChainIdentity::of(&settings.params);
     let _datadir = Datadir::open(&settings.datadir, &chain)?;
     let spool = Spool::open(&settings.datadir).map_err(|error| {
         RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
@@ -53,52 +53,11 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .map_err(|error| RunError(error.to_string()))?;
     let commits = CommitTimes::default();
     ledger.observe_commits(commits.clone());
-    let stratum = bind("Stratum", settings.stratum_bind).await?;
-    let (tls_bind, tls) = settings.tls.unzip();
-    let tls = tls.map(Arc::new);
-    let tls_listener = match tls_bind {
-        Some(address) => Some(bind("Stratum over TLS", address).await?),
-        None => None,
-    };
-    let api_listener = bind("the API", settings.api_bind).await?;
-    if let Some(listener) = &tls_listener {
-        info!(stratum_tls = %local(listener), "TLS");
-    }
-    info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
-
-    let chapter = settings.payout.map(|chapter| chapter.to_base58(&settings.params.prefixes));
-    info!(chapter = chapter.as_deref().unwrap_or("the license that signs"), "pays {}", settings.rules);
-    doubts.iter().for_each(|doubt| warn!("{doubt}"));
-
-    let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
-    let health = Arc::new(Health::new(&nodes));
-    let prefixes = settings.params.prefixes;
-    let network = settings.params.name.clone();
-    let licenses = settings.licenses.iter().map(LicenseKey::address).collect();
-    let payouts = Payouts::new(Arc::clone(&ledger), settings.payout, licenses);
-    let numbers = payouts.numbers();
-    let (follower, snapshots) =
-        Follower::new(settings.params, Arc::clone(&nodes), settings.licenses, payouts, Arc::clone(&health));
-    let blocks = Blocks::new(nodes, spool, chain, Arc::clone(&ledger));
-    let shared = Arc::new(Shared {
-        prefixes,
-        difficulty: settings.difficulty,
-        vardiff: settings.vardiff,
-        limits: settings.limits,
-        bans: Bans::new(settings.new_connections),
-        plain_hint: PlainHint::default(),
-        numbers,
-        snapshots,
-        workers: Workers::default(),
-        blocks: Arc::clone(&blocks),
-        ledger: Arc::clone(&ledger),
-        slots: Slots::new(settings.max_connections, settings.max_connections_per_ip),
-        round: Round::default(),
-    });
-    let metrics = Metrics::new(&commits);
-    let (started, datadir) = (Instant::now(), settings.datadir);
-    let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started, metrics, datadir });
-
+    let ports = Ports::bind(&settings).await?;
+    say_terms(&settings);
+    let tls = settings.tls.take().map(|(_, tls)| Arc::new(tls));
+    let Parts { follower, shared, api } = Parts::new(settings, chain, spool, &ledger, &commits);
+    let blocks = Arc::clone(&shared.blocks);
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
     if let Err(wrong) = blocks.resume() {
@@ -108,12 +67,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(shared.round.clone().run(shared.snapshots.clone(), follower.telling()));
-    doors.open(stratum, None, &shared);
-    if let Some(listener) = tls_listener {
+    doors.open(ports.stratum, None, &shared);
+    if let Some(listener) = ports.tls {
         doors.open(listener, tls.clone(), &shared);
     }
     drop(shared);
-    let api = tokio::spawn(api::serve(api_listener, api, stopped));
+    let api = tokio::spawn(api::serve(ports.api, api, stopped));
     // Kept to the end: without it connections have no source of work.
     let mut following = std::pin::pin!(follower.run());
     let ended = tokio::select! {
@@ -132,6 +91,81 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError(format!("the ledger could not be closed: {error}")))?;
     ended
+}
+
+/// Where the pool listens.
+struct Ports {
+    stratum: TcpListener,
+    tls: Option<TcpListener>,
+    api: TcpListener,
+}
+
+impl Ports {
+    async fn bind(settings: &Settings) -> Result<Self, RunError> {
+        let stratum = bind("Stratum", settings.stratum_bind).await?;
+        let tls = match &settings.tls {
+            Some((address, _)) => Some(bind("Stratum over TLS", *address).await?),
+            None => None,
+        };
+        let api = bind("the API", settings.api_bind).await?;
+        if let Some(listener) = &tls {
+            info!(stratum_tls = %local(listener), "TLS");
+        }
+        info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api), "pool starts");
+        Ok(Self { stratum, tls, api })
+    }
+}
+
+/// Logs whom the pool pays, and what its operator should look at again.
+fn say_terms(settings: &Settings) {
+    let chapter = settings.payout.map(|chapter| chapter.to_base58(&settings.params.prefixes));
+    info!(chapter = chapter.as_deref().unwrap_or("the license that signs"), "pays {}", settings.rules);
+    settings.doubts().iter().for_each(|doubt| warn!("{doubt}"));
+}
+
+/// The pool's parts, connected with each other. None is at work yet.
+struct Parts {
+    follower: Follower,
+    shared: Arc<Shared>,
+    api: Arc<Api>,
+}
+
+impl Parts {
+    fn new(
+        settings: Settings,
+        chain: ChainIdentity,
+        spool: Spool,
+        ledger: &Arc<Ledger>,
+        commits: &CommitTimes,
+    ) -> Self {
+        let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
+        let health = Arc::new(Health::new(&nodes));
+        let (prefixes, network) = (settings.params.prefixes, settings.params.name.clone());
+        let licenses = settings.licenses.iter().map(LicenseKey::address).collect();
+        let payouts = Payouts::new(Arc::clone(ledger), settings.payout, licenses);
+        let numbers = payouts.numbers();
+        let keys = settings.licenses;
+        let (follower, snapshots) =
+            Follower::new(settings.params, Arc::clone(&nodes), keys, payouts, Arc::clone(&health));
+        let shared = Arc::new(Shared {
+            prefixes,
+            difficulty: settings.difficulty,
+            vardiff: settings.vardiff,
+            limits: settings.limits,
+            bans: Bans::new(settings.new_connections),
+            plain_hint: PlainHint::default(),
+            numbers,
+            snapshots,
+            workers: Workers::default(),
+            blocks: Blocks::new(nodes, spool, chain, Arc::clone(ledger)),
+            ledger: Arc::clone(ledger),
+            slots: Slots::new(settings.max_connections, settings.max_connections_per_ip),
+            round: Round::default(),
+        });
+        let (started, metrics, datadir) = (Instant::now(), Metrics::new(commits), settings.datadir);
+        let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started, metrics, datadir });
+        Self { follower, shared, api }
+    }
 }
 
 /// Where miners come in, and the connections of those who are in.
