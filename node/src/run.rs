@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use iop_consensus::params::Params;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -34,34 +36,14 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the node until it is told to stop.
 pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
-    tracing_subscriber::fmt()
-        .with_env_filter(log_filter(settings.log))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // Otherwise a log line that stderr does not accept, say on a full disk, would stop a working node.
-        .log_internal_errors(false)
-        .init();
+    log_to_stderr(settings.log);
     open_files::raise();
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
+    let runtime = Runtime::new().map_err(|error| failed(&error))?;
     // Bind first, so that a port in use is reported before anything is opened.
-    let listener = runtime.block_on(listen("RPC", settings.rpc_bind))?;
-    let (peer_listener, no_peers) = listen_to_peers(settings.p2p.listen)?;
-    let metrics_listener =
-        settings.metrics_bind.map(|bind| runtime.block_on(listen("metrics", bind))).transpose()?;
-    std::fs::create_dir_all(&settings.datadir).map_err(|error| {
-        Failure::Failed(format!("{} cannot be made: {error}", settings.datadir.display()))
-    })?;
-    let params = Arc::new(settings.params.clone());
-    let storage = Storage::open_with(&settings.datadir.join(DATABASE), &params, &settings.chain.database)
-        .map_err(|error| failed(&error))?;
-    let (shutdown, told) = watch::channel(false);
-    let shutdown = Arc::new(shutdown);
-    let signals = runtime.block_on(async { Signals::new() })?;
-    runtime.spawn(stop_on_signal(signals, shutdown.clone()));
-    let mut state = ChainState::load_until(params.clone(), Arc::new(storage), settings.chain, told)
-        .map_err(|error| failed(&error))?;
+    let ports = runtime.block_on(Ports::bind(&settings))?;
+    let (params, shutdown) = (Arc::new(settings.params.clone()), Arc::new(watch::Sender::new(false)));
+    let mut state = open_state(&settings, &params, &runtime, &shutdown)?;
     if *shutdown.borrow() {
         state.close().map_err(|error| failed(&error))?;
         info!("node stopped before it had started");
@@ -77,18 +59,18 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let mercury = settings.mercury.take().map(host).transpose()?;
     let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
-    let rpc = listener.local_addr().unwrap_or(settings.rpc_bind);
+    let rpc = ports.rpc.local_addr().unwrap_or(settings.rpc_bind);
     info!(
         network = params.name, %rpc, datadir = %settings.datadir.display(),
         height = published.height, tip = %published.tip, "node started"
     );
     warn_of_open_doors(&settings);
-    if let Some(reason) = no_peers {
+    if let Some(reason) = &ports.no_peers {
         warn!("no peer can connect: {reason}");
     }
     let waiting = WaitingFile::new(&settings.datadir, chain.clone());
     let peers = p2p::manager::Config {
-        listener: peer_listener,
+        listener: ports.peers,
         connect: settings.p2p.connect,
         add: settings.p2p.add_peer,
         dns_seed: settings.p2p.dns_seed,
@@ -103,17 +85,12 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let context =
         Context { chain, metrics, net: Some(net.clone()), params, started: Instant::now(), shutdown };
     runtime.spawn(progress::report(context.chain.published()));
-    if let Some(listener) = metrics_listener {
-        let stop = context.shutdown.subscribe();
-        let source = metrics::Source {
-            metrics: context.metrics.clone(),
-            chain: context.chain.clone(),
-            net: context.net.clone(),
-            mercury: mercury.as_ref().map(|mercury| mercury.watched.clone()),
-        };
+    if let Some(listener) = ports.metrics {
+        let watched = mercury.as_ref().map(|mercury| mercury.watched.clone());
+        let (source, stop) = (metrics_source(&context, watched), context.shutdown.subscribe());
         runtime.spawn(metrics::serve(listener, source, stop));
     }
-    let served = runtime.block_on(serve_until_told(listener, context, access, &mut network_task));
+    let served = runtime.block_on(serve_until_told(ports.rpc, context, access, &mut network_task));
     if !network_task.is_finished() {
         // The network task saves its addresses; waiting longer is not worth it.
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
@@ -128,12 +105,75 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     ended.map_err(|error| failed(&error)).and(served)
 }
 
+fn log_to_stderr(level: tracing::Level) {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        // Otherwise a log line that stderr does not accept, say on a full disk, would stop a working node.
+        .log_internal_errors(false)
+        .init();
+}
+
 /// The log filter: errors only from libp2p and nothing from yamux, except at debug level and below. These crates
 /// log each action of remote peers.
 fn log_filter(level: tracing::Level) -> tracing_subscriber::EnvFilter {
     let strangers =
         if level > tracing::Level::INFO { "" } else { ",libp2p=error,yamux=off,multistream_select=error" };
     tracing_subscriber::EnvFilter::new(format!("{level}{strangers}"))
+}
+
+/// Where the node listens.
+struct Ports {
+    rpc: TcpListener,
+    peers: Option<std::net::TcpListener>,
+    /// Why no peer can connect though the node would listen.
+    no_peers: Option<String>,
+    metrics: Option<TcpListener>,
+}
+
+impl Ports {
+    async fn bind(settings: &Settings) -> Result<Self, Failure> {
+        let rpc = listen("RPC", settings.rpc_bind).await?;
+        let (peers, no_peers) = listen_to_peers(settings.p2p.listen)?;
+        let metrics = match settings.metrics_bind {
+            Some(bind) => Some(listen("metrics", bind).await?),
+            None => None,
+        };
+        Ok(Self { rpc, peers, no_peers, metrics })
+    }
+}
+
+/// Opens the database and loads the chain. A signal that comes while stored blocks are connected ends that
+/// and makes `shutdown` true.
+fn open_state(
+    settings: &Settings,
+    params: &Arc<Params>,
+    runtime: &Runtime,
+    shutdown: &Arc<watch::Sender<bool>>,
+) -> Result<ChainState, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+    std::fs::create_dir_all(&settings.datadir).map_err(|error| {
+        Failure::Failed(format!("{} cannot be made: {error}", settings.datadir.display()))
+    })?;
+    let storage = Storage::open_with(&settings.datadir.join(DATABASE), params, &settings.chain.database)
+        .map_err(|error| failed(&error))?;
+    let told = shutdown.subscribe();
+    let signals = runtime.block_on(async { Signals::new() })?;
+    runtime.spawn(stop_on_signal(signals, shutdown.clone()));
+    ChainState::load_until(params.clone(), Arc::new(storage), settings.chain, told)
+        .map_err(|error| failed(&error))
+}
+
+/// What metrics are read from.
+fn metrics_source(context: &Context, mercury: Option<mercury::Watched>) -> metrics::Source {
+    metrics::Source {
+        metrics: context.metrics.clone(),
+        chain: context.chain.clone(),
+        net: context.net.clone(),
+        mercury,
+    }
 }
 
 /// Waits for the last reader of the database, such as a long scan of the coins: RocksDB must be closed before the
