@@ -131,12 +131,10 @@ impl Settings {
         let params = network_params(&network)?;
         let datadir = args.datadir.or(config.datadir).map_or_else(|| default_datadir(&params.name), Ok)?;
         let default_bind = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), params.rpc_port);
-        let rpc_user_password =
-            match (args.rpc_user.or(config.rpc_user), args.rpc_password_file.or(config.rpc_password_file)) {
-                (Some(user), Some(file)) => Some((user, read_secret(&file)?)),
-                (None, None) => None,
-                _ => return Err(Failure::Usage("rpc_user and rpc_password_file go together".to_owned())),
-            };
+        let rpc_user_password = user_password(
+            args.rpc_user.or(config.rpc_user),
+            args.rpc_password_file.or(config.rpc_password_file),
+        )?;
         let connect = named_peers(args.connect, config.connect, "connect")?;
         let p2p = P2pSettings {
             listen: listen(
@@ -149,14 +147,7 @@ impl Settings {
             add_peer: named_peers(args.add_peer, config.add_peer, "add_peer")?,
             dns_seed: !(args.no_dns_seed || config.no_dns_seed.unwrap_or(false)),
         };
-        let rpc_allow_ip = if args.rpc_allow_ip.is_empty() {
-            let parsed = config.rpc_allow_ip.iter().map(|text| text.parse::<Subnet>());
-            parsed
-                .collect::<Result<_, _>>()
-                .map_err(|error| Failure::Usage(format!("rpc_allow_ip: {error}")))?
-        } else {
-            args.rpc_allow_ip
-        };
+        let rpc_allow_ip = allowed_ips(args.rpc_allow_ip, &config.rpc_allow_ip)?;
         let mut chain = chain_options(
             &params,
             args.dbcache.or(config.dbcache),
@@ -195,6 +186,27 @@ impl Settings {
 /// The flags' values, or else the file's.
 fn either(args: Vec<String>, config: Vec<String>) -> Vec<String> {
     if args.is_empty() { config } else { args }
+}
+
+/// The user and password of JSON-RPC: both are given, or neither.
+fn user_password(
+    user: Option<String>,
+    file: Option<PathBuf>,
+) -> Result<Option<(String, Zeroizing<String>)>, Failure> {
+    match (user, file) {
+        (Some(user), Some(file)) => Ok(Some((user, read_secret(&file)?))),
+        (None, None) => Ok(None),
+        _ => Err(Failure::Usage("rpc_user and rpc_password_file go together".to_owned())),
+    }
+}
+
+/// Who may call JSON-RPC, from the flags or else from the file.
+fn allowed_ips(args: Vec<Subnet>, config: &[String]) -> Result<Vec<Subnet>, Failure> {
+    if !args.is_empty() {
+        return Ok(args);
+    }
+    let parsed = config.iter().map(|text| text.parse::<Subnet>());
+    parsed.collect::<Result<_, _>>().map_err(|error| Failure::Usage(format!("rpc_allow_ip: {error}")))
 }
 
 /// Where to listen for peers, from flags and file. With `--connect` the node does not listen, as in the reference,
