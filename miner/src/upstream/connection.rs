@@ -245,18 +245,10 @@ impl Connection {
             self.unservable(job.notify.clean, &why);
             return Ok(());
         }
-        match &event {
-            Event::Job(_) => self.watch.job(now),
-            // A verdict is of use where it is good: the watch sees to it.
-            Event::SubmitResult { .. }
-            | Event::Reconnect(_)
-            | Event::ShowMessage(_)
-            | Event::PassedOver(_) => {}
-            Event::Subscribed(_)
-            | Event::Authorized
-            | Event::Difficulty(_)
-            | Event::Extranonce { .. }
-            | Event::VersionMask(_) => self.watch.useful(now),
+        if matches!(event, Event::Job(_)) {
+            self.watch.job(now);
+        } else if is_useful(&event) {
+            self.watch.useful(now);
         }
         match event {
             Event::Subscribed(early) => {
@@ -421,6 +413,22 @@ impl Connection {
             );
         }
         Ok(())
+    }
+}
+
+/// Whether an event is something that mining needs.
+fn is_useful(event: &Event) -> bool {
+    match event {
+        Event::Subscribed(_)
+        | Event::Authorized
+        | Event::Job(_)
+        | Event::Difficulty(_)
+        | Event::Extranonce { .. }
+        | Event::VersionMask(_) => true,
+        // A verdict is of use where it is good: the watch sees to it.
+        Event::SubmitResult { .. } | Event::Reconnect(_) | Event::ShowMessage(_) | Event::PassedOver(_) => {
+            false
+        }
     }
 }
 
