@@ -383,7 +383,8 @@ async fn a_home_that_says_nothing_costs_its_time_once_and_hides_its_own_people_o
         let victim = Victim::new().await;
         let stuck = Liar::start().await;
         let address = Home::parse(&stuck.address.to_string()).unwrap().address();
-        let mut friends: Vec<_> = (0..3).map(|_| Key::generate().unwrap().id()).collect();
+        // One after the other, they would take longer than a test may.
+        let mut friends: Vec<_> = (0..20).map(|_| Key::generate().unwrap().id()).collect();
         let update = victim.device.folder().update(|state| {
             for id in &friends {
                 let contact = state.contact_mut(*id);
@@ -407,12 +408,9 @@ async fn a_home_that_says_nothing_costs_its_time_once_and_hides_its_own_people_o
             }
             _ => truth.into(),
         });
-        let began = std::time::Instant::now();
         let there = victim.device.presence(&friends).await.unwrap();
-        let took = began.elapsed();
         drop(release);
         assert!(there.iter().map(|one| one.persona).eq([victim.friend()]), "{there:?}");
-        assert!(took < std::time::Duration::from_secs(20), "{took:?}");
     })
     .await;
 }

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use libp2p::futures::future::join_all;
+use libp2p::futures::future::{self, join_all};
+use libp2p::futures::{StreamExt, stream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::device::Device;
 use super::error::ClientError;
@@ -24,9 +25,11 @@ use crate::wire::{Answer, Presence, Request};
 const HOME_TIME: Duration = Duration::from_secs(10);
 /// Number of homes asked at once.
 const AT_ONCE: usize = 8;
-/// Number of people of one home who may not be found in time before the others there are not looked for: the
-/// home answers, so they went to others that do not.
-const MAX_LATE: usize = 2;
+/// Number of people of one home who are looked for at once: those who went to homes that say nothing do not hide
+/// the others.
+const PEOPLE_AT_ONCE: usize = 8;
+/// How long to look for the people of one home altogether: most are found in one answer of it.
+const SEARCH_TIME: Duration = Duration::from_secs(20);
 
 impl Device {
     /// Which of these related people are online, with their applications. Those whose home is unreachable,
@@ -58,25 +61,25 @@ impl Device {
     /// Where these people are now, who were last at the same home. Nobody, if that home says nothing in time.
     async fn locate_all(&self, last: Option<&Home>, all: &[Id], places: &Semaphore) -> Vec<(Home, Id)> {
         let _place = places.acquire().await.expect("nobody closes it");
-        let (mut found, mut late) = (Vec::new(), 0);
         if let Some(home) = last {
             let asked = timeout(HOME_TIME, self.ask(home, Request::About)).await;
             if matches!(asked, Err(_) | Ok(Err(ClientError::TimedOut(_)))) {
                 tracing::debug!("no presence at {}: it says nothing", home.id);
-                return found;
+                return Vec::new();
             }
         }
-        for persona in all {
-            match timeout(HOME_TIME, self.locate(*persona)).await {
-                Ok(Ok((home, _))) => found.push((home, *persona)),
-                Ok(Err(error)) => tracing::debug!("no presence of {persona}: {error}"),
-                Err(_) => late += 1,
+        let search = stream::iter(all).map(async |persona| {
+            let located = timeout(HOME_TIME, self.locate(*persona)).await;
+            match located.unwrap_or(Err(ClientError::TimedOut("the home says nothing"))) {
+                Ok((home, _)) => Some((home, *persona)),
+                Err(error) => {
+                    tracing::debug!("no presence of {persona}: {error}");
+                    None
+                }
             }
-            if late == MAX_LATE {
-                break;
-            }
-        }
-        found
+        });
+        let over = sleep(SEARCH_TIME);
+        search.buffer_unordered(PEOPLE_AT_ONCE).take_until(over).filter_map(future::ready).collect().await
     }
 
     /// Which of these people are online at a home; nobody more once it does not answer as it should.
