@@ -1,6 +1,6 @@
 //! `iop-pool check`: checks configuration, nodes and licenses, and shows what would be mined.
 //!
-//! Everything found is in a [`Report`], from which both the lines for people and the JSON are made.
+//! Everything found is in a `Report`, from which both the lines for people and the JSON are made.
 
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
